@@ -1,0 +1,315 @@
+//! Everything a client can do with messages, batched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::receivers::Receivers;
+use super::{Batcher, Bounds, DueSchedule, Hints, Wait, Weigh};
+use crate::domain::{Disposition, Failure, Lease, Seconds, decide};
+use crate::store::{
+    Delivery, Error, Fate, Publish, PublishResult, Queue, Receiver, Settle, Settled, Store,
+};
+
+/// The hot paths of one gateway.
+#[derive(Debug)]
+pub struct Broker {
+    store: Store,
+    publishes: Batcher<Publish, PublishResult>,
+    acks: Batcher<Acks, Vec<Settled>>,
+    settles: Batcher<Settles, Vec<Settled>>,
+    extends: Batcher<Extends, Vec<Result<DateTime<Utc>, Fate>>>,
+    receivers: Arc<Receivers>,
+    due: Arc<DueSchedule>,
+    hints: Arc<Hints>,
+}
+
+/// A lease to end otherwise than by an ack, and why.
+#[derive(Debug, Clone)]
+pub struct Settling {
+    /// Which.
+    pub lease: Lease,
+    /// Why.
+    pub failure: Failure,
+    /// What its consumer said.
+    pub error: Option<String>,
+}
+
+#[derive(Debug)]
+struct Acks(Vec<Lease>);
+#[derive(Debug)]
+struct Settles(Vec<Settle>);
+#[derive(Debug)]
+struct Extends(Vec<(Lease, Seconds)>);
+
+/// What a message weighs besides its body: its fields and channel.
+const OVERHEAD: usize = 512;
+
+impl Weigh for Publish {
+    fn rows(&self) -> usize {
+        self.messages.len()
+    }
+    fn bytes(&self) -> usize {
+        self.messages
+            .iter()
+            .map(|m| m.content.body.len() + OVERHEAD)
+            .sum()
+    }
+}
+
+macro_rules! weigh_by_number {
+    ($($name:ident),+) => {$(
+        impl Weigh for $name {
+            fn rows(&self) -> usize {
+                self.0.len()
+            }
+            fn bytes(&self) -> usize {
+                self.0.len() * OVERHEAD
+            }
+        }
+    )+};
+}
+weigh_by_number!(Acks, Settles, Extends);
+
+/// Two writers keep the log busy: one batch is flushed while the next is sent.
+/// More only make the batches smaller.
+const PUBLISHES: Bounds = Bounds {
+    writers: 2,
+    rows: 1000,
+    bytes: 4 * 1024 * 1024,
+    waiting_bytes: 64 * 1024 * 1024,
+};
+const ACKS: Bounds = Bounds {
+    writers: 2,
+    rows: 2000,
+    bytes: usize::MAX,
+    waiting_bytes: 16 * 1024 * 1024,
+};
+/// The rare ends of a lease need less.
+const SETTLES: Bounds = Bounds {
+    writers: 1,
+    rows: 1000,
+    ..ACKS
+};
+
+impl Broker {
+    /// Starts the writers.
+    #[must_use]
+    pub fn start(store: &Store, tracker: &TaskTracker, stop: &CancellationToken) -> Self {
+        let due = Arc::<DueSchedule>::default();
+        let hints = Arc::<Hints>::default();
+        let publish_store = store.clone();
+        let ack_store = store.clone();
+        let settle_store = store.clone();
+        let extend_store = store.clone();
+        Self {
+            store: store.clone(),
+            publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
+                let store = publish_store.clone();
+                async move { store.publish(&items).await }
+            }),
+            acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
+                let store = ack_store.clone();
+                async move {
+                    let all: Vec<Lease> = items.iter().flat_map(|acks| acks.0.clone()).collect();
+                    let results = store.ack(&all).await?;
+                    Ok(split(results, items.iter().map(Acks::rows)))
+                }
+            }),
+            settles: Batcher::start(tracker, stop, SETTLES, move |items: Arc<Vec<Settles>>| {
+                let store = settle_store.clone();
+                async move {
+                    let all: Vec<Settle> = items.iter().flat_map(|some| some.0.clone()).collect();
+                    let results = store.settle(&all).await?;
+                    Ok(split(results, items.iter().map(Settles::rows)))
+                }
+            }),
+            extends: Batcher::start(tracker, stop, SETTLES, move |items: Arc<Vec<Extends>>| {
+                let store = extend_store.clone();
+                async move {
+                    let all: Vec<_> = items.iter().flat_map(|some| some.0.clone()).collect();
+                    let results = store.extend(&all).await?;
+                    Ok(split(results, items.iter().map(Extends::rows)))
+                }
+            }),
+            receivers: Arc::new(Receivers::new(
+                store.clone(),
+                tracker.clone(),
+                Arc::clone(&due),
+                Arc::clone(&hints),
+            )),
+            due,
+            hints,
+        }
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// When what is parked is due next.
+    #[must_use]
+    pub fn due(&self) -> &DueSchedule {
+        &self.due
+    }
+
+    /// What the other gateways should hear.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    /// Stores messages; when it returns they are committed and flushed.
+    ///
+    /// # Errors
+    /// Any; whether they were stored is then not known, unless
+    /// [`Error::Overloaded`].
+    pub async fn publish(&self, request: Publish) -> Result<PublishResult, Error> {
+        let queue_id = request.queue.id;
+        let result = self.publishes.call(request).await?;
+        if let Ok(messages) = &result {
+            let mut any_ready = false;
+            for message in messages.iter().filter(|m| !m.duplicate) {
+                match u64::try_from(message.wakes_in_ms) {
+                    Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
+                    _ => any_ready = true,
+                }
+            }
+            if any_ready {
+                self.receivers.ready(queue_id);
+            }
+        }
+        Ok(result)
+    }
+
+    /// Leases messages to a receiver, waiting for them if it is patient.
+    ///
+    /// # Errors
+    /// Any; nothing was leased, or the lease will run out.
+    pub async fn receive(
+        &self,
+        queue_id: i64,
+        wish: Receiver,
+        wait: Wait,
+    ) -> Result<Vec<Delivery>, Error> {
+        self.receivers.receive(queue_id, wish, wait).await
+    }
+
+    /// Acks leases.
+    ///
+    /// # Errors
+    /// Any; whether it took effect is then not known, and the same ack may be
+    /// tried again.
+    pub async fn ack(&self, leases: Vec<Lease>) -> Result<Vec<Settled>, Error> {
+        self.acks.call(Acks(leases)).await
+    }
+
+    /// Ends leases of one queue otherwise than by an ack.
+    ///
+    /// # Errors
+    /// Any; whether it took effect is then not known.
+    pub async fn settle(&self, queue: &Queue, items: Vec<Settling>) -> Result<Vec<Settled>, Error> {
+        let items: Vec<Settle> = items.into_iter().map(|item| plan(queue, item)).collect();
+        let dispositions: Vec<Disposition> = items.iter().map(|item| item.disposition).collect();
+        let results = self.settles.call(Settles(items)).await?;
+        let mut any_ready = false;
+        for (disposition, result) in dispositions.into_iter().zip(&results) {
+            match disposition {
+                _ if *result != Settled::Done => {}
+                Disposition::Requeue(wait) if wait > Seconds::ZERO => {
+                    self.due.note(queue.id, wait.to_duration());
+                }
+                Disposition::Requeue(_) | Disposition::Release => any_ready = true,
+                Disposition::DeadLetter(_) | Disposition::Drop | Disposition::Expire => {}
+            }
+        }
+        if any_ready {
+            self.receivers.ready(queue.id);
+        }
+        Ok(results)
+    }
+
+    /// Moves the ends of leases, counted from now.
+    ///
+    /// # Errors
+    /// Any; whether it took effect is then not known.
+    pub async fn extend(
+        &self,
+        items: Vec<(Lease, Seconds)>,
+    ) -> Result<Vec<Result<DateTime<Utc>, Fate>>, Error> {
+        self.extends.call(Extends(items)).await
+    }
+
+    /// Dead letters were put back into a queue: each ready after so many
+    /// milliseconds.
+    pub fn redriven(&self, queue_id: i64, messages: &[(i64, i64)]) {
+        for (_, delay_ms) in messages {
+            match u64::try_from(*delay_ms) {
+                Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
+                _ => self.receivers.ready(queue_id),
+            }
+        }
+    }
+
+    /// Messages became ready in these queues by another way than publish or
+    /// settle.
+    pub fn ready(&self, queue_ids: impl IntoIterator<Item = i64>) {
+        for queue_id in queue_ids {
+            self.receivers.ready(queue_id);
+        }
+    }
+
+    /// Messages became ready in these queues, says another gateway or a poll.
+    pub fn ready_elsewhere(&self, queue_ids: impl IntoIterator<Item = i64>) {
+        for queue_id in queue_ids {
+            self.receivers.ready_elsewhere(queue_id);
+        }
+    }
+
+    /// How many receivers wait here in each queue.
+    #[must_use]
+    pub fn waiting(&self) -> HashMap<i64, usize> {
+        self.receivers.waiting()
+    }
+
+    /// Sends waiting receivers away, for shutdown.
+    pub fn close(&self) {
+        self.receivers.close();
+    }
+}
+
+/// What is to be done with a lease, as [`decide`] says.
+fn plan(queue: &Queue, item: Settling) -> Settle {
+    let Settling {
+        lease,
+        failure,
+        error,
+    } = item;
+    let outcome = match failure {
+        Failure::Nacked { .. } => Some("nacked"),
+        Failure::Rejected => Some("rejected"),
+        Failure::LeaseExpired => Some("lease-expired"),
+        Failure::Outlived | Failure::Undelivered => None,
+    };
+    Settle {
+        lease,
+        must_be_due: matches!(failure, Failure::LeaseExpired | Failure::Outlived),
+        disposition: decide(failure, lease.attempt, &queue.settings, rand::random()),
+        outcome,
+        error,
+    }
+}
+
+/// Cuts a long list into pieces of the given lengths.
+fn split<T>(results: Vec<T>, lengths: impl Iterator<Item = usize>) -> Vec<Vec<T>> {
+    let mut results = results.into_iter();
+    lengths
+        .map(|length| results.by_ref().take(length).collect())
+        .collect()
+}

@@ -1,0 +1,236 @@
+//! Group commit: requests that run at the same time become one statement.
+//!
+//! A commit costs a flush of the log, however much is in it. So callers do not
+//! go to the database: they put their request into a [`Batcher`]'s queue and
+//! wait on a channel; a few writer tasks each take all that is waiting, run one
+//! statement, and answer each caller. There is no timer: while one batch is in
+//! flight the next gathers.
+//!
+//! This also makes every database future uncancellable by clients: a writer
+//! task is never dropped, and a caller that hangs up only drops its end of a
+//! channel.
+
+mod broker;
+mod due;
+mod hints;
+mod receivers;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use broker::{Broker, Settling};
+pub use due::DueSchedule;
+pub use hints::Hints;
+pub use receivers::Wait;
+
+use crate::store::Error;
+
+/// Bounds of a batcher.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Tasks that run statements at the same time.
+    pub writers: usize,
+    /// Rows that go into one statement, unless one request has more.
+    pub rows: usize,
+    /// Bytes that go into one statement, unless one request has more.
+    pub bytes: usize,
+    /// Bytes that may wait; beyond it requests are refused at once.
+    pub waiting_bytes: usize,
+}
+
+/// How much room a request takes.
+pub trait Weigh {
+    /// Rows in the statement.
+    fn rows(&self) -> usize;
+    /// Bytes in memory, more or less.
+    fn bytes(&self) -> usize;
+}
+
+/// A queue of requests and the tasks that run them together.
+#[derive(Debug)]
+pub struct Batcher<I, O> {
+    shared: Arc<Shared<I, O>>,
+}
+
+#[derive(Debug)]
+struct Shared<I, O> {
+    pending: Mutex<Pending<I, O>>,
+    arrived: Notify,
+    bounds: Bounds,
+}
+
+#[derive(Debug)]
+struct Pending<I, O> {
+    requests: VecDeque<Request<I, O>>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Request<I, O> {
+    item: I,
+    reply: oneshot::Sender<Result<O, Error>>,
+}
+
+impl<I, O> Batcher<I, O>
+where
+    I: Weigh + Send + Sync + 'static,
+    O: Send + 'static,
+{
+    /// Starts the writers. `run` answers a batch, in order. They end when
+    /// `stop` is cancelled and nothing waits any more.
+    pub fn start<F, R>(
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+        bounds: Bounds,
+        run: F,
+    ) -> Self
+    where
+        F: Fn(Arc<Vec<I>>) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Result<Vec<O>, Error>> + Send + 'static,
+    {
+        let shared = Arc::new(Shared {
+            pending: Mutex::new(Pending {
+                requests: VecDeque::new(),
+                bytes: 0,
+            }),
+            arrived: Notify::new(),
+            bounds,
+        });
+        for _ in 0..bounds.writers {
+            let writer = Writer {
+                shared: Arc::clone(&shared),
+                run: run.clone(),
+            };
+            tracker.spawn(writer.work(stop.clone()));
+        }
+        Self { shared }
+    }
+
+    /// Hands in a request and waits for its answer. Dropping the future does
+    /// not undo the request.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] at once if too much is waiting; what the statement
+    /// failed with otherwise.
+    pub async fn call(&self, item: I) -> Result<O, Error> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut pending = self.shared.lock();
+            let bytes = item.bytes();
+            if pending.bytes > 0 && pending.bytes + bytes > self.shared.bounds.waiting_bytes {
+                return Err(Error::Overloaded);
+            }
+            pending.bytes += bytes;
+            pending.requests.push_back(Request { item, reply });
+        }
+        self.shared.arrived.notify_one();
+        // The writers only go away at shutdown.
+        answer.await.unwrap_or(Err(Error::Overloaded))
+    }
+}
+
+impl<I: Weigh, O> Shared<I, O> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pending<I, O>> {
+        self.pending
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Takes what fits into one statement, the oldest first, at least one.
+    fn take(&self) -> Vec<Request<I, O>> {
+        let mut pending = self.lock();
+        let (mut rows, mut bytes) = (0, 0);
+        let mut count = 0;
+        for request in &pending.requests {
+            rows += request.item.rows();
+            bytes += request.item.bytes();
+            if count > 0 && (rows > self.bounds.rows || bytes > self.bounds.bytes) {
+                break;
+            }
+            count += 1;
+        }
+        let taken: Vec<_> = pending.requests.drain(..count).collect();
+        pending.bytes -= taken
+            .iter()
+            .map(|request| request.item.bytes())
+            .sum::<usize>();
+        if !pending.requests.is_empty() {
+            // Another writer may be asleep: what is left is its.
+            self.arrived.notify_one();
+        }
+        taken
+    }
+}
+
+struct Writer<I, O, F> {
+    shared: Arc<Shared<I, O>>,
+    run: F,
+}
+
+impl<I, O, F, R> Writer<I, O, F>
+where
+    I: Weigh,
+    F: Fn(Arc<Vec<I>>) -> R,
+    R: Future<Output = Result<Vec<O>, Error>>,
+{
+    async fn work(self, stop: CancellationToken) {
+        loop {
+            let taken = self.shared.take();
+            if taken.is_empty() {
+                tokio::select! {
+                    () = self.shared.arrived.notified() => continue,
+                    () = stop.cancelled() => {}
+                }
+                // What came in just before is still answered.
+                if self.shared.lock().requests.is_empty() {
+                    return;
+                }
+                continue;
+            }
+            let (items, replies): (Vec<_>, Vec<_>) = taken
+                .into_iter()
+                .map(|request| (request.item, request.reply))
+                .unzip();
+            self.answer(Arc::new(items), replies).await;
+        }
+    }
+
+    async fn answer(&self, items: Arc<Vec<I>>, replies: Vec<oneshot::Sender<Result<O, Error>>>) {
+        let mut result = (self.run)(Arc::clone(&items)).await;
+        if let Err(error) = &result
+            && error.is_retryable()
+        {
+            result = (self.run)(Arc::clone(&items)).await;
+        }
+        match result {
+            Ok(answers) => {
+                for (answer, reply) in answers.into_iter().zip(replies) {
+                    // Nobody listens any more: their loss, not ours.
+                    let _ = reply.send(Ok(answer));
+                }
+            }
+            // One request that the database cannot take must not fail its
+            // neighbours. The statement had no effect: run each by itself.
+            Err(Error::Inconsistent(_)) if replies.len() > 1 => {
+                let Ok(items) = Arc::try_unwrap(items) else {
+                    return;
+                };
+                for (item, reply) in items.into_iter().zip(replies) {
+                    let answer = (self.run)(Arc::new(vec![item])).await;
+                    let _ = reply.send(
+                        answer.and_then(|mut answers| answers.pop().ok_or(Error::Overloaded)),
+                    );
+                }
+            }
+            Err(error) => {
+                for reply in replies {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}

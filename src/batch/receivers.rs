@@ -1,0 +1,339 @@
+//! Receivers that wait for messages.
+//!
+//! A receiver puts itself at the end of its queue's line and waits on a channel:
+//! no connection, no query. Whoever makes messages ready calls
+//! [`Receivers::ready`]; then one task claims for all that stand in line, in
+//! order, until the line or the messages run out. A receiver stands in line
+//! before the database is asked, so what becomes ready in between is not missed.
+//!
+//! A lease that was given to a receiver that has gone is released at once, and
+//! does not count as an attempt.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use super::due::DueSchedule;
+use super::hints::Hints;
+use crate::domain::{Disposition, Lease};
+use crate::store::{Delivery, Error, Receiver, Settle, Store};
+
+/// Messages claimed by one statement.
+const CLAIM_ROWS: usize = 1000;
+
+/// How long a receiver waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It takes what is there.
+    No,
+    /// Until something is there, at most so long.
+    UpTo(Duration),
+}
+
+/// The lines of all queues.
+#[derive(Debug)]
+pub(super) struct Receivers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    tracker: TaskTracker,
+    due: Arc<DueSchedule>,
+    hints: Arc<Hints>,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    by_queue: HashMap<i64, Line>,
+    closed: bool,
+}
+
+/// One queue's line.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: VecDeque<Waiter>,
+    /// A task is claiming for this line.
+    claiming: bool,
+    /// Something became ready, or somebody came, since that task last asked.
+    again: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    wish: Receiver,
+    patient: bool,
+    reply: oneshot::Sender<Result<Grant, Error>>,
+}
+
+/// Leases on their way to a receiver; released if they do not get there.
+#[derive(Debug)]
+struct Grant {
+    deliveries: Vec<Delivery>,
+    inner: Arc<Inner>,
+}
+
+impl Grant {
+    fn accept(mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.deliveries)
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        let leases: Vec<Lease> = self.deliveries.iter().map(|d| d.lease).collect();
+        if let Some(first) = leases.first() {
+            let (inner, queue_id) = (Arc::clone(&self.inner), first.queue_id);
+            self.inner
+                .tracker
+                .spawn(async move { inner.release(queue_id, leases).await });
+        }
+    }
+}
+
+impl Receivers {
+    pub(super) fn new(
+        store: Store,
+        tracker: TaskTracker,
+        due: Arc<DueSchedule>,
+        hints: Arc<Hints>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            tracker,
+            due,
+            hints,
+            lines: Mutex::default(),
+        }))
+    }
+
+    /// Leases messages, waiting for them if the receiver is patient. Dropping
+    /// the future leaves the line.
+    pub(super) async fn receive(
+        &self,
+        queue_id: i64,
+        wish: Receiver,
+        wait: Wait,
+    ) -> Result<Vec<Delivery>, Error> {
+        let (reply, mut answer) = oneshot::channel();
+        let waiter = Waiter {
+            wish,
+            patient: wait != Wait::No,
+            reply,
+        };
+        if !Inner::join(&self.0, queue_id, waiter) {
+            return Ok(Vec::new());
+        }
+        let granted = match wait {
+            Wait::No => (&mut answer).await,
+            Wait::UpTo(limit) => {
+                if let Ok(granted) = tokio::time::timeout(limit, &mut answer).await {
+                    granted
+                } else {
+                    // What was sent in the last instant still counts.
+                    answer.close();
+                    match answer.try_recv() {
+                        Ok(granted) => Ok(granted),
+                        Err(_) => return Ok(Vec::new()),
+                    }
+                }
+            }
+        };
+        // The channel only closes unanswered at shutdown.
+        granted.map_or_else(|_| Ok(Vec::new()), |grant| grant.map(Grant::accept))
+    }
+
+    /// Messages became ready in a queue, through this gateway.
+    pub(super) fn ready(&self, queue_id: i64) {
+        self.0.hints.add(queue_id);
+        Inner::kick(&self.0, queue_id);
+    }
+
+    /// Messages became ready in a queue, says another gateway or a poll.
+    pub(super) fn ready_elsewhere(&self, queue_id: i64) {
+        Inner::kick(&self.0, queue_id);
+    }
+
+    /// How many receivers wait in each queue.
+    pub(super) fn waiting(&self) -> HashMap<i64, usize> {
+        let lines = self.0.lock();
+        lines
+            .by_queue
+            .iter()
+            .map(|(id, line)| {
+                (
+                    *id,
+                    line.waiting.iter().filter(|w| !w.reply.is_closed()).count(),
+                )
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// Sends everybody away empty-handed, now and from now on.
+    pub(super) fn close(&self) {
+        let mut lines = self.0.lock();
+        lines.closed = true;
+        for line in lines.by_queue.values_mut() {
+            line.waiting.clear();
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
+        self.lines
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether the waiter is in line.
+    fn join(this: &Arc<Self>, queue_id: i64, waiter: Waiter) -> bool {
+        let mut lines = this.lock();
+        if lines.closed {
+            return false;
+        }
+        let line = lines.by_queue.entry(queue_id).or_default();
+        line.waiting.push_back(waiter);
+        Self::start_claiming(this, queue_id, line);
+        true
+    }
+
+    fn kick(this: &Arc<Self>, queue_id: i64) {
+        if let Some(line) = this.lock().by_queue.get_mut(&queue_id) {
+            Self::start_claiming(this, queue_id, line);
+        }
+    }
+
+    fn start_claiming(this: &Arc<Self>, queue_id: i64, line: &mut Line) {
+        line.again = true;
+        if !line.claiming {
+            line.claiming = true;
+            let inner = Arc::clone(this);
+            this.tracker
+                .spawn(async move { inner.claim_for_line(queue_id).await });
+        }
+    }
+
+    async fn claim_for_line(self: Arc<Self>, queue_id: i64) {
+        while let Some(front) = self.front(queue_id) {
+            let wishes: Vec<Receiver> = front.iter().map(|waiter| waiter.wish).collect();
+            match self.store.claim(queue_id, &wishes).await {
+                Ok(claimed) => {
+                    if claimed.outlived > 0 {
+                        self.due.note(queue_id, Duration::ZERO);
+                    }
+                    let wanted: usize = wishes.iter().map(|w| w.max_messages as usize).sum();
+                    let ran_out = claimed.total() + (claimed.outlived as usize) < wanted;
+                    let unserved = self.hand_out(queue_id, front, claimed.deliveries);
+                    // Messages that had outlived their time took the place of
+                    // others.
+                    self.put_back(queue_id, unserved, ran_out, claimed.outlived > 0);
+                }
+                Err(error) => {
+                    for waiter in front {
+                        let _ = waiter.reply.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the first in line, as many as one statement serves; `None` (and
+    /// the task's end) if there is nobody or nothing new.
+    fn front(&self, queue_id: i64) -> Option<Vec<Waiter>> {
+        let mut lines = self.lock();
+        let line = lines.by_queue.get_mut(&queue_id)?;
+        let mut front = Vec::new();
+        if std::mem::take(&mut line.again) {
+            let mut rows = 0;
+            while rows < CLAIM_ROWS
+                && let Some(waiter) = line.waiting.pop_front()
+            {
+                if !waiter.reply.is_closed() {
+                    rows += waiter.wish.max_messages as usize;
+                    front.push(waiter);
+                }
+            }
+        }
+        if !front.is_empty() {
+            return Some(front);
+        }
+        line.claiming = false;
+        if line.waiting.is_empty() {
+            lines.by_queue.remove(&queue_id);
+        }
+        None
+    }
+
+    /// Gives each its messages; answers with those who got none.
+    fn hand_out(
+        self: &Arc<Self>,
+        queue_id: i64,
+        front: Vec<Waiter>,
+        deliveries: Vec<Vec<Delivery>>,
+    ) -> Vec<Waiter> {
+        let mut unserved = Vec::new();
+        for (waiter, deliveries) in front.into_iter().zip(deliveries) {
+            if deliveries.is_empty() {
+                unserved.push(waiter);
+            } else {
+                self.due.note(queue_id, waiter.wish.lease.to_duration());
+                let grant = Grant {
+                    deliveries,
+                    inner: Arc::clone(self),
+                };
+                // Refused because the receiver has gone: dropping the grant
+                // releases it.
+                let _ = waiter.reply.send(Ok(grant));
+            }
+        }
+        unserved
+    }
+
+    /// Puts the unserved back at the head of the line. If the messages have run
+    /// out, the impatient leave; otherwise the next in line are served.
+    fn put_back(&self, queue_id: i64, unserved: Vec<Waiter>, ran_out: bool, try_again: bool) {
+        let mut lines = self.lock();
+        let closed = lines.closed;
+        let Some(line) = lines.by_queue.get_mut(&queue_id) else {
+            return;
+        };
+        for waiter in unserved.into_iter().rev() {
+            line.waiting.push_front(waiter);
+        }
+        if closed {
+            line.waiting.clear();
+        }
+        line.again |= try_again || (!ran_out && !line.waiting.is_empty());
+        if ran_out && !line.again {
+            // Dropping the channel answers with nothing.
+            line.waiting.retain(|waiter| waiter.patient);
+        }
+    }
+
+    async fn release(self: Arc<Self>, queue_id: i64, leases: Vec<Lease>) {
+        let items: Vec<Settle> = leases
+            .into_iter()
+            .map(|lease| Settle {
+                lease,
+                must_be_due: false,
+                disposition: Disposition::Release,
+                outcome: None,
+                error: None,
+            })
+            .collect();
+        match self.store.settle(&items).await {
+            Ok(_) => {
+                self.hints.add(queue_id);
+                Self::kick(&self, queue_id);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "undelivered leases were not released and must run out");
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Leasing messages to receivers.
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::{Error, Store, statements};
+use crate::domain::{Headers, Lease, Seconds};
+
+statements! {
+    CLAIM = "claim";
+    WITH_READY = "with_ready";
+}
+
+/// One receiver's wish.
+#[derive(Debug, Clone, Copy)]
+pub struct Receiver {
+    /// How many messages at most.
+    pub max_messages: u32,
+    /// For how long.
+    pub lease: Seconds,
+}
+
+/// A leased message, on its way to a consumer.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The lease; its receipt settles it.
+    pub lease: Lease,
+    /// 9 first.
+    pub priority: i16,
+    /// Until when it is exclusive, by the database's clock.
+    pub lease_expires_at: DateTime<Utc>,
+    /// When it was published.
+    pub enqueued_at: DateTime<Utc>,
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// `None`: a JSON value.
+    pub content_type: Option<String>,
+    /// The publisher's headers.
+    pub headers: Option<Headers>,
+    /// Ordering and partition key.
+    pub key: Option<String>,
+    /// The publisher's own.
+    pub correlation_id: Option<String>,
+    /// Where the publisher wants the answer.
+    pub reply_to: Option<String>,
+    /// W3C Trace Context.
+    pub traceparent: Option<String>,
+    /// W3C Trace Context.
+    pub tracestate: Option<String>,
+}
+
+/// What a claim brought.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// For each receiver, in order, its messages.
+    pub deliveries: Vec<Vec<Delivery>>,
+    /// Messages met whose time to live had passed; they are due for the
+    /// promote worker now.
+    pub outlived: u32,
+}
+
+impl Claimed {
+    /// How many messages were leased.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.deliveries.iter().map(Vec::len).sum()
+    }
+}
+
+impl Store {
+    /// Leases messages of one queue to several receivers, the first served
+    /// first, in one statement.
+    ///
+    /// # Errors
+    /// Any; leases that were given all the same end by their time.
+    pub async fn claim(&self, queue_id: i64, receivers: &[Receiver]) -> Result<Claimed, Error> {
+        let (priorities, floors) = self.watermarks.lanes(queue_id);
+        let (mut lo, mut hi, mut lease_ms, mut token) = (vec![], vec![], vec![], vec![]);
+        let mut total = 0i64;
+        for receiver in receivers {
+            lo.push(total);
+            total += i64::from(receiver.max_messages);
+            hi.push(total);
+            lease_ms.push(receiver.lease.as_millis());
+            // 0 stands for no lease.
+            token.push(rand::random::<i64>() | 1);
+        }
+        let rows = sqlx::query(CLAIM)
+            .bind(queue_id)
+            .bind(&priorities[..])
+            .bind(&floors[..])
+            .bind(total)
+            .bind(lo)
+            .bind(hi)
+            .bind(lease_ms)
+            .bind(token)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut claimed = Claimed {
+            deliveries: receivers.iter().map(|_| Vec::new()).collect(),
+            outlived: 0,
+        };
+        for row in rows {
+            let receiver: i64 = row.try_get("receiver")?;
+            let attempt = u32::try_from(row.try_get::<i32, _>("attempt")?).unwrap_or(0);
+            match usize::try_from(receiver - 1) {
+                Ok(index) => claimed.deliveries[index].push(delivery(queue_id, attempt, &row)?),
+                Err(_) => claimed.outlived = attempt,
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Which of these queues have a message ready.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn with_ready(&self, queue_ids: &[i64]) -> Result<Vec<i64>, Error> {
+        let floors: Vec<i64> = queue_ids
+            .iter()
+            .map(|id| self.watermarks.lowest(*id))
+            .collect();
+        let rows = sqlx::query(WITH_READY)
+            .bind(queue_ids)
+            .bind(floors)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+}
+
+fn delivery(queue_id: i64, attempt: u32, row: &PgRow) -> Result<Delivery, Error> {
+    let headers: Option<sqlx::types::Json<Headers>> = row.try_get("headers")?;
+    Ok(Delivery {
+        lease: Lease {
+            queue_id,
+            message_id: row.try_get("message_id")?,
+            token: row.try_get("token")?,
+            attempt,
+        },
+        priority: row.try_get("priority")?,
+        lease_expires_at: row.try_get("lease_expires_at")?,
+        enqueued_at: row.try_get("enqueued_at")?,
+        body: row.try_get("body")?,
+        content_type: row.try_get("content_type")?,
+        headers: headers.map(|json| json.0),
+        key: row.try_get("key")?,
+        correlation_id: row.try_get("correlation_id")?,
+        reply_to: row.try_get("reply_to")?,
+        traceparent: row.try_get("traceparent")?,
+        tracestate: row.try_get("tracestate")?,
+    })
+}

@@ -1,0 +1,115 @@
+//! Gateways knowing of each other, and what they tell each other.
+
+use std::collections::HashMap;
+
+use sqlx::Row as _;
+use sqlx::postgres::PgListener;
+
+use super::{Error, Store};
+
+/// The channel that all gateways listen on.
+const CHANNEL: &str = "postrider_ready";
+
+impl Store {
+    /// Says that this gateway lives and how many receivers wait here; whether
+    /// other gateways live too.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn heartbeat(
+        &self,
+        gateway_id: i64,
+        waiting: &HashMap<i64, usize>,
+    ) -> Result<bool, Error> {
+        let row = sqlx::query(
+            "WITH beat AS (
+                INSERT INTO postrider.gateways (id, waiting) VALUES ($1, $2)
+                ON CONFLICT (id) DO UPDATE SET seen_at = now(), waiting = excluded.waiting
+             ), gone AS (
+                DELETE FROM postrider.gateways
+                WHERE seen_at < now() - interval '1 day' AND id <> $1
+             )
+             SELECT EXISTS (
+                SELECT FROM postrider.gateways
+                WHERE id <> $1 AND seen_at > now() - interval '10 s')",
+        )
+        .bind(gateway_id)
+        .bind(sqlx::types::Json(waiting))
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Takes this gateway off the list.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn farewell(&self, gateway_id: i64) -> Result<(), Error> {
+        sqlx::query("DELETE FROM postrider.gateways WHERE id = $1")
+            .bind(gateway_id)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Tells the other gateways that these queues have messages ready; none is
+    /// a greeting. A hint: it may be lost.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn announce(&self, gateway_id: i64, queue_ids: &[i64]) -> Result<(), Error> {
+        // A payload holds 8,000 bytes; 300 ids of 20 digits fit.
+        for some in queue_ids
+            .chunks(300)
+            .chain(queue_ids.is_empty().then_some(&[][..]))
+        {
+            let ids: Vec<String> = some.iter().map(i64::to_string).collect();
+            sqlx::query("SELECT pg_notify($1, $2)")
+                .bind(CHANNEL)
+                .bind(format!("{gateway_id}:{}", ids.join(",")))
+                .execute(&self.pool)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Listens to the other gateways, on a connection of its own.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn announcements(&self, gateway_id: i64) -> Result<Announcements, Error> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(Announcements {
+            listener,
+            gateway_id,
+        })
+    }
+}
+
+/// What other gateways tell.
+#[derive(Debug)]
+pub struct Announcements {
+    listener: PgListener,
+    gateway_id: i64,
+}
+
+impl Announcements {
+    /// The next announcement of another gateway: its queues, none for a
+    /// greeting. `None` when the connection was lost in between: what was said
+    /// meanwhile is lost.
+    ///
+    /// # Errors
+    /// Any; the caller connects anew.
+    pub async fn next(&mut self) -> Result<Option<Vec<i64>>, Error> {
+        while let Some(notification) = self.listener.try_recv().await? {
+            let (from, ids) = notification.payload().split_once(':').unwrap_or_default();
+            if from != self.gateway_id.to_string() {
+                return Ok(Some(
+                    ids.split(',').filter_map(|id| id.parse().ok()).collect(),
+                ));
+            }
+        }
+        Ok(None)
+    }
+}

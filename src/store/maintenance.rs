@@ -1,0 +1,96 @@
+//! What keeps the tables from filling up with what nobody needs.
+
+use sqlx::Row as _;
+
+use super::{Error, Store, statements};
+
+statements! {
+    EXPIRE = "expire";
+    PRUNE_STRAGGLERS = "prune_stragglers";
+    PRUNE_DEAD = "prune_dead";
+    PRUNE_DELETED = "prune_deleted";
+}
+
+impl Store {
+    /// Rows handled by one statement.
+    const ROWS: i64 = 1000;
+
+    /// Makes messages due whose time to live has passed while nobody received
+    /// them. Answers with their queues.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn expire(&self) -> Result<Vec<i64>, Error> {
+        let rows = sqlx::query(EXPIRE)
+            .bind(Self::ROWS)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Removes stragglers' bodies that no live message needs, dead letters past
+    /// their retention, and what deleted queues have left. Whether there may be
+    /// more.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn prune(&self) -> Result<bool, Error> {
+        let mut more = false;
+        for statement in [PRUNE_STRAGGLERS, PRUNE_DEAD, PRUNE_DELETED] {
+            let row = sqlx::query(statement)
+                .bind(Self::ROWS)
+                .fetch_one(&self.pool)
+                .await?;
+            more |= row.try_get::<i64, _>(0)? >= Self::ROWS;
+        }
+        sqlx::query(
+            "DELETE FROM postrider.deleted_queues WHERE deleted_at < now() - interval '1 hour'",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(more)
+    }
+
+    /// Dead rows of the two hot tables, as Postgres' statistics have it.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn hot_dead_rows(&self) -> Result<i64, Error> {
+        let row = sqlx::query(
+            "SELECT coalesce(sum(pg_stat_get_dead_tuples(c)), 0)::bigint
+             FROM unnest(ARRAY['postrider.ready', 'postrider.parked', 'postrider.tallies']::regclass[])
+                AS t (c)",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Vacuums the narrow tables, without cost delay and without truncation
+    /// (which would lock them). One gateway at a time; whether it was this one.
+    ///
+    /// # Errors
+    /// Any; [`Error::Inconsistent`] where the role may not vacuum.
+    pub async fn vacuum_hot_tables(&self) -> Result<bool, Error> {
+        // Session-level, on a connection of its own that is closed afterwards:
+        // VACUUM cannot run in a transaction.
+        let mut connection = self.pool.acquire().await?.detach();
+        let row = sqlx::query("SELECT pg_try_advisory_lock(hashtext('postrider vacuum'))")
+            .fetch_one(&mut connection)
+            .await?;
+        if !row.try_get::<bool, _>(0)? {
+            return Ok(false);
+        }
+        for statement in [
+            "SET statement_timeout = '10min'; SET vacuum_cost_delay = 0",
+            "VACUUM (TRUNCATE false) postrider.ready",
+            "VACUUM (TRUNCATE false) postrider.parked",
+            "VACUUM (TRUNCATE false) postrider.tallies",
+            "VACUUM (TRUNCATE false) postrider.queue_counts",
+        ] {
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
+        }
+        sqlx::Connection::close(connection).await?;
+        Ok(true)
+    }
+}

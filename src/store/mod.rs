@@ -1,0 +1,283 @@
+//! What is in Postgres, and every statement that touches it.
+//!
+//! # Tables
+//!
+//! Narrow rows move, wide rows never do. A publish writes the body once, into
+//! [`messages`](publish), which is insert-only and partitioned by id; what
+//! moves between states is a row of some sixty bytes:
+//!
+//! ```text
+//!                 delay            due
+//!     publish ──────────▶ parked ───────▶ ready
+//!        │                  ▲ │             │
+//!        └──────────────────┼─┼────────────▶│
+//!                  requeue  │ │ lease       │ claim
+//!                (backoff)  │ │ expired     ▼
+//!                           └─┴──────────  parked (leased) ──▶ gone (ack)
+//!                                             │
+//!                                             ▼
+//!                                        dead_letters ──▶ ready (redrive)
+//! ```
+//!
+//! So a claim is a delete of one narrow row and an insert of another, an ack a
+//! delete, and a body is never rewritten: partitions whose messages are all
+//! settled are dropped whole ([`partitions`]).
+//!
+//! # Watermarks
+//!
+//! Deleted rows stay in the index until they can be vacuumed, which a snapshot
+//! held anywhere in the database prevents; they pile up in front of the live
+//! ones. Therefore each gateway remembers below which position nothing can be
+//! alive, and claims scan from there ([`watermark`]).
+//!
+//! # Rules
+//!
+//! - One public method is one statement, or says why not. A single statement
+//!   commits by itself, so a caller that goes away leaves nothing half-done.
+//! - The database's clock decides; Rust passes durations.
+//! - Statements that change a message's state are in `sql/`, with the states
+//!   before and after in their header.
+//! - A lateral subquery with a `LIMIT` pins a nested loop over an index, and
+//!   rows are deleted by the address found there. So plans cannot flip when a
+//!   table grows from nothing to ten million rows between two `ANALYZE`s.
+
+mod browse;
+mod claim;
+mod counts;
+mod dead_letters;
+mod due;
+mod error;
+mod gateways;
+mod maintenance;
+mod partitions;
+mod publish;
+mod purge;
+mod queues;
+mod settle;
+pub mod watermark;
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How to reach a database.
+pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+
+pub use browse::{Attempt, Cursor, Peek, State, Stored};
+pub use claim::{Claimed, Delivery, Receiver};
+pub use counts::Counts;
+pub use dead_letters::{DeadFilter, DeadLetter, Redrive};
+pub use due::{Due, Ended};
+pub use error::Error;
+pub use gateways::Announcements;
+pub use publish::{Publish, PublishResult, Published, Refusal};
+pub use queues::{Put, Queue};
+pub use settle::{Fate, Settle, Settled};
+
+/// The migrations, embedded.
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Set on every connection.
+///
+/// The planner's switches are part of the design: the statements are written
+/// for one plan, the statistics of tables that go from empty to millions in a
+/// minute are always wrong, and a generic plan saves planning a dozen common
+/// table expressions each time.
+const SESSION: &str = "
+    SET application_name = 'postrider';
+    SET timezone = 'UTC';
+    SET statement_timeout = '30s';
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '60s';
+    SET plan_cache_mode = 'force_generic_plan';
+    SET enable_seqscan = off;
+    SET enable_bitmapscan = off;
+    SET jit = off;
+    SET work_mem = '16MB';
+    SET client_min_messages = 'warning'";
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    queues: Arc<queues::Cache>,
+    watermarks: Arc<watermark::Watermarks>,
+    partition_size: i64,
+}
+
+impl Store {
+    /// Messages a partition.
+    pub const PARTITION_SIZE: i64 = 1_000_000;
+
+    /// A store on the database that `options` describe; connects when needed.
+    /// At most `connections` are open at a time.
+    #[must_use]
+    pub fn new(options: ConnectOptions, connections: u32, partition_size: i64) -> Self {
+        let options = options.disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .min_connections(1)
+            .acquire_timeout(Duration::from_secs(5))
+            .max_lifetime(Duration::from_hours(1))
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                // A ping before every statement costs a tenth of the rate; one
+                // for connections that rested is enough to notice a restart.
+                Box::pin(async move {
+                    if meta.idle_for > Duration::from_secs(1) {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql(SESSION).execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options);
+        Self {
+            pool,
+            queues: Arc::default(),
+            watermarks: Arc::default(),
+            partition_size,
+        }
+    }
+
+    /// How to reach the private Postgres whose socket is in this folder.
+    #[must_use]
+    pub fn socket_options(folder: &Path, user: &str) -> ConnectOptions {
+        // Without a password file: nobody else's settings count here.
+        ConnectOptions::new_without_pgpass()
+            .socket(folder)
+            .port(5432)
+            .username(user)
+            .database("postgres")
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+    }
+
+    /// Brings the schema up to date and makes the partitions that publishes
+    /// will need. Safe when several gateways start at once: Postgres' advisory
+    /// lock lets one at a time do it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], or [`Error::Migrate`] if the schema was made by a
+    /// newer version or changed by hand.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        // A connection of its own: migrations may take longer than a
+        // statement's time-out, and need no planner switches.
+        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        let migrator = sqlx::migrate::Migrator {
+            migrations: Cow::Borrowed(&MIGRATIONS.migrations),
+            table_name: Cow::Borrowed("postrider.migrations"),
+            create_schemas: Cow::Owned(vec![Cow::Borrowed("postrider")]),
+            ..sqlx::migrate::Migrator::DEFAULT
+        };
+        migrator.run_direct(None, &mut connection, false).await?;
+        connection.close().await?;
+        self.make_partitions().await
+    }
+
+    /// One round trip.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        sqlx::raw_sql("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// The server's version, such as `17.2`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn server_version(&self) -> Result<String, Error> {
+        let row = sqlx::query("SELECT current_setting('server_version')")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// The settings that promises rest on, each with what is lost without it;
+    /// empty if all are on.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn durability_gaps(&self) -> Result<Vec<String>, Error> {
+        let row = sqlx::query(
+            "SELECT current_setting('fsync'), current_setting('synchronous_commit'),
+                    current_setting('full_page_writes')",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let (fsync, commit, pages): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let mut gaps = Vec::new();
+        if fsync == "off" {
+            gaps.push("fsync is off: a crash of the machine can lose or corrupt everything".into());
+        }
+        if commit == "off" {
+            gaps.push(
+                "synchronous_commit is off: a crash of Postgres can lose published messages".into(),
+            );
+        }
+        if pages == "off" {
+            gaps.push("full_page_writes is off: a crash of the machine can corrupt pages".into());
+        }
+        Ok(gaps)
+    }
+
+    /// The secret that all gateways on this database share.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn secret(&self) -> Result<Vec<u8>, Error> {
+        let row = sqlx::query("SELECT secret FROM postrider.cluster")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// What each hot statement's `.sql` file holds, for the test that prepares
+    /// them all against the real schema.
+    #[must_use]
+    pub fn statements() -> Vec<(&'static str, &'static str)> {
+        let groups: [&[(&str, &str)]; 10] = [
+            publish::STATEMENTS,
+            claim::STATEMENTS,
+            settle::STATEMENTS,
+            due::STATEMENTS,
+            browse::STATEMENTS,
+            purge::STATEMENTS,
+            dead_letters::STATEMENTS,
+            counts::STATEMENTS,
+            watermark::STATEMENTS,
+            maintenance::STATEMENTS,
+        ];
+        groups.concat()
+    }
+
+    /// Closes all connections, once those in use are given back.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The watermarks of this gateway.
+    #[must_use]
+    pub fn watermarks(&self) -> &watermark::Watermarks {
+        &self.watermarks
+    }
+}
+
+/// Declares the statements of a module: a constant each, and the list of all.
+macro_rules! statements {
+    ($($name:ident = $file:literal;)+) => {
+        $(pub(super) const $name: &str = include_str!(concat!("sql/", $file, ".sql"));)+
+        pub(super) const STATEMENTS: &[(&str, &str)] = &[$(($file, $name)),+];
+    };
+}
+use statements;

@@ -1,0 +1,320 @@
+//! Storing messages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+
+use super::{Error, Queue, Store, statements};
+use crate::domain::{Message, Overflow};
+
+statements! {
+    PUBLISH = "publish";
+    PUBLISH_DUPLICATES = "publish_duplicates";
+    ROOM = "room";
+    OVERFLOW = "overflow";
+}
+
+/// One request: messages for one queue, stored all or none.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// Where to.
+    pub queue: Arc<Queue>,
+    /// Checked against the queue's settings.
+    pub messages: Arc<Vec<Message>>,
+}
+
+/// One message's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Its id, or the first one's with the same dedup id.
+    pub id: i64,
+    /// Whether nothing was stored.
+    pub duplicate: bool,
+    /// Milliseconds until it is ready; not positive: it is.
+    pub wakes_in_ms: i64,
+}
+
+/// Why a request was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The queue is gone.
+    NoQueue,
+    /// The queue is at `max_ready` and rejects.
+    Full {
+        /// The bound.
+        max_ready: u64,
+    },
+}
+
+/// One request's result.
+pub type PublishResult = Result<Vec<Published>, Refusal>;
+
+impl Store {
+    /// Stores the messages of all requests in one statement. When it returns,
+    /// Postgres has committed and flushed.
+    ///
+    /// Bounded queues cost a statement more: how full they are is asked before
+    /// (`reject`) or acted on after (`drop_oldest`), so the bound can be
+    /// overrun by what other writers have in flight at that moment.
+    ///
+    /// # Errors
+    /// Any; whether the messages were stored is then not known.
+    pub async fn publish(&self, requests: &[Publish]) -> Result<Vec<PublishResult>, Error> {
+        let full = self.full_queues(requests).await?;
+        let mut columns = Columns::default();
+        for (request, full) in requests.iter().zip(&full) {
+            if full.is_none() {
+                for message in request.messages.iter() {
+                    columns.push(&request.queue, message);
+                }
+            }
+        }
+        let mut rows = if columns.queue_id.is_empty() {
+            HashMap::new()
+        } else {
+            self.publish_rows(&columns).await?
+        };
+
+        let mut results = Vec::with_capacity(requests.len());
+        let mut ord = 0;
+        for (request, full) in requests.iter().zip(full) {
+            if let Some(refusal) = full {
+                results.push(Err(refusal));
+                continue;
+            }
+            let stored: Option<Vec<_>> = request
+                .messages
+                .iter()
+                .map(|_| {
+                    ord += 1;
+                    rows.remove(&ord)
+                })
+                .collect();
+            results.push(stored.ok_or(Refusal::NoQueue));
+        }
+        if let Err(error) = self.drop_overflow(requests, &results).await {
+            // The messages are stored, which is what the answer promises.
+            tracing::warn!(%error, "a full queue keeps its oldest messages until the next publish");
+        }
+        Ok(results)
+    }
+
+    async fn publish_rows(&self, columns: &Columns<'_>) -> Result<HashMap<i64, Published>, Error> {
+        let rows = match self.run_publish(columns).await {
+            Err(e) if e.is_missing_partition() => {
+                // Faster than the worker that makes them ahead of need.
+                self.make_partitions().await?;
+                self.run_publish(columns).await?
+            }
+            other => other?,
+        };
+        let mut published = HashMap::with_capacity(rows.len());
+        let mut unseen = Vec::new();
+        for row in rows {
+            let ord: i64 = row.try_get("ord")?;
+            let id: Option<i64> = row.try_get("id")?;
+            if id.is_none() {
+                unseen.push(ord);
+            }
+            published.insert(
+                ord,
+                Published {
+                    id: id.unwrap_or(0),
+                    duplicate: row.try_get("duplicate")?,
+                    wakes_in_ms: row.try_get("wakes_in_ms")?,
+                },
+            );
+        }
+        if !unseen.is_empty() {
+            self.look_up_duplicates(columns, &unseen, &mut published)
+                .await?;
+        }
+        Ok(published)
+    }
+
+    async fn run_publish(
+        &self,
+        columns: &Columns<'_>,
+    ) -> Result<Vec<sqlx::postgres::PgRow>, Error> {
+        Ok(sqlx::query(PUBLISH)
+            .bind(&columns.queue_id)
+            .bind(&columns.body)
+            .bind(&columns.content_type)
+            .bind(&columns.headers)
+            .bind(&columns.key)
+            .bind(&columns.priority)
+            .bind(&columns.delay_ms)
+            .bind(&columns.deliver_at)
+            .bind(&columns.ttl_ms)
+            .bind(&columns.own_ttl)
+            .bind(&columns.dedup_id)
+            .bind(&columns.dedup_window_ms)
+            .bind(&columns.correlation_id)
+            .bind(&columns.reply_to)
+            .bind(&columns.traceparent)
+            .bind(&columns.tracestate)
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
+    async fn look_up_duplicates(
+        &self,
+        columns: &Columns<'_>,
+        unseen: &[i64],
+        published: &mut HashMap<i64, Published>,
+    ) -> Result<(), Error> {
+        let places: Vec<usize> = unseen
+            .iter()
+            .map(|ord| usize::try_from(ord - 1).unwrap_or(usize::MAX))
+            .collect();
+        let queue_ids: Vec<i64> = places.iter().map(|at| columns.queue_id[*at]).collect();
+        let dedup_ids: Vec<Option<&str>> = places.iter().map(|at| columns.dedup_id[*at]).collect();
+        let rows = sqlx::query(PUBLISH_DUPLICATES)
+            .bind(&queue_ids)
+            .bind(&dedup_ids)
+            .fetch_all(&self.pool)
+            .await?;
+        for row in rows {
+            let at: i64 = row.try_get("ord")?;
+            let id: Option<i64> = row.try_get("id")?;
+            let ord = usize::try_from(at - 1).ok().and_then(|at| unseen.get(at));
+            if let (Some(id), Some(result)) = (id, ord.and_then(|ord| published.get_mut(ord))) {
+                result.id = id;
+            }
+        }
+        Ok(())
+    }
+
+    /// For each request, whether its queue has no room for it.
+    async fn full_queues(&self, requests: &[Publish]) -> Result<Vec<Option<Refusal>>, Error> {
+        let bound = |request: &Publish| {
+            let settings = &request.queue.settings;
+            settings
+                .max_ready
+                .filter(|_| settings.overflow == Overflow::Reject)
+        };
+        let ids: Vec<i64> = requests
+            .iter()
+            .filter(|r| bound(r).is_some())
+            .map(|r| r.queue.id)
+            .collect();
+        if ids.is_empty() {
+            return Ok(vec![None; requests.len()]);
+        }
+        let mut ready = self.ready_counts(&ids).await?;
+        Ok(requests
+            .iter()
+            .map(|request| {
+                let max_ready = bound(request)?;
+                let ready = ready.entry(request.queue.id).or_default();
+                let wanted = *ready + request.messages.len() as u64;
+                if wanted > max_ready {
+                    return Some(Refusal::Full { max_ready });
+                }
+                *ready = wanted;
+                None
+            })
+            .collect())
+    }
+
+    async fn ready_counts(&self, ids: &[i64]) -> Result<HashMap<i64, u64>, Error> {
+        let rows = sqlx::query(ROOM)
+            .bind(ids)
+            .bind(self.watermarks.tallies())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let ready: i64 = row.try_get("ready")?;
+                Ok((row.try_get("queue_id")?, u64::try_from(ready).unwrap_or(0)))
+            })
+            .collect()
+    }
+
+    /// Gives up the oldest messages of `drop_oldest` queues that a publish has
+    /// made too full. If the gateway dies before, the next publish does it.
+    async fn drop_overflow(
+        &self,
+        requests: &[Publish],
+        results: &[PublishResult],
+    ) -> Result<(), Error> {
+        let mut bounds = HashMap::new();
+        for (request, result) in requests.iter().zip(results) {
+            let settings = &request.queue.settings;
+            if let (Some(max), Overflow::DropOldest, Ok(_)) =
+                (settings.max_ready, settings.overflow, result)
+            {
+                bounds.insert(request.queue.id, max);
+            }
+        }
+        if bounds.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = bounds.keys().copied().collect();
+        for (queue_id, ready) in self.ready_counts(&ids).await? {
+            let excess = ready.saturating_sub(bounds[&queue_id]);
+            if excess > 0 {
+                sqlx::query(OVERFLOW)
+                    .bind(queue_id)
+                    .bind(i64::try_from(excess).unwrap_or(i64::MAX))
+                    .execute(&self.pool)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The messages turned into the statement's arrays.
+#[derive(Default)]
+struct Columns<'a> {
+    queue_id: Vec<i64>,
+    body: Vec<&'a [u8]>,
+    content_type: Vec<Option<&'a str>>,
+    headers: Vec<Option<sqlx::types::Json<&'a crate::domain::Headers>>>,
+    key: Vec<Option<&'a str>>,
+    priority: Vec<i16>,
+    delay_ms: Vec<i64>,
+    deliver_at: Vec<Option<DateTime<Utc>>>,
+    ttl_ms: Vec<i64>,
+    own_ttl: Vec<bool>,
+    dedup_id: Vec<Option<&'a str>>,
+    dedup_window_ms: Vec<i64>,
+    correlation_id: Vec<Option<&'a str>>,
+    reply_to: Vec<Option<&'a str>>,
+    traceparent: Vec<Option<&'a str>>,
+    tracestate: Vec<Option<&'a str>>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, queue: &Queue, message: &'a Message) {
+        let settings = &queue.settings;
+        // An explicit time of delivery replaces the queue's delay.
+        let delay = match (message.delay, message.deliver_at) {
+            (Some(delay), _) => delay.as_millis(),
+            (None, Some(_)) => 0,
+            (None, None) => settings.delay.as_millis(),
+        };
+        self.queue_id.push(queue.id);
+        self.body.push(&message.content.body);
+        self.content_type
+            .push(message.content.content_type.as_deref());
+        self.headers
+            .push((!message.headers.is_empty()).then_some(sqlx::types::Json(&message.headers)));
+        self.key.push(message.key.as_deref());
+        self.priority.push(message.priority);
+        self.delay_ms.push(delay);
+        self.deliver_at.push(message.deliver_at);
+        self.ttl_ms
+            .push(message.ttl.unwrap_or(settings.message_ttl).as_millis());
+        self.own_ttl.push(message.ttl.is_some());
+        self.dedup_id.push(message.dedup_id.as_deref());
+        self.dedup_window_ms.push(settings.dedup_window.as_millis());
+        self.correlation_id.push(message.correlation_id.as_deref());
+        self.reply_to.push(message.reply_to.as_deref());
+        self.traceparent.push(message.traceparent.as_deref());
+        self.tracestate.push(message.tracestate.as_deref());
+    }
+}

@@ -1,0 +1,393 @@
+//! Queues, and the cache that every request reads them through.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::{Error, Store};
+use crate::domain::{
+    Backoff, DeadLetterSettings, Overflow, QueueName, QueueSettings, RetrySettings, Seconds,
+};
+
+/// A queue as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// The internal id; never shown.
+    pub id: i64,
+    /// Its name.
+    pub name: QueueName,
+    /// Its settings.
+    pub settings: QueueSettings,
+    /// Counts changes of the settings, from 1.
+    pub version: i64,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When its settings were last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a put did.
+#[derive(Debug)]
+pub struct Put {
+    /// The queue as it is now.
+    pub queue: Arc<Queue>,
+    /// Whether it was not there before.
+    pub created: bool,
+}
+
+const COLUMNS: &str = "id, name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier,
+    backoff_max_ms, backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow,
+    max_message_bytes, dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
+    dead_letter_retention_ms, retry_every_ms, retry_max_rounds, version, created_at, updated_at";
+
+const CREATE: &str = "
+    WITH made AS (
+        INSERT INTO postrider.queues (
+            name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier, backoff_max_ms,
+            backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow, max_message_bytes,
+            dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
+            dead_letter_retention_ms, retry_every_ms, retry_max_rounds)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+        ON CONFLICT (name) DO NOTHING
+        RETURNING *
+    ), counted AS (
+        INSERT INTO postrider.queue_counts (queue_id) SELECT id FROM made
+    )
+    SELECT * FROM made";
+
+const UPDATE: &str = "
+    UPDATE postrider.queues SET
+        lease_ms = $2, max_attempts = $3, backoff_initial_ms = $4, backoff_multiplier = $5,
+        backoff_max_ms = $6, backoff_jitter = $7, message_ttl_ms = $8, delay_ms = $9,
+        max_ready = $10, overflow = $11, max_message_bytes = $12, dedup_window_ms = $13,
+        dead_letter_enabled = $14, dead_letter_keep_expired = $15, dead_letter_retention_ms = $16,
+        retry_every_ms = $17, retry_max_rounds = $18, version = version + 1, updated_at = now()
+    WHERE name = $1 AND version = $19
+    RETURNING *";
+
+impl Store {
+    /// The queue of this name, at most about a second old.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn queue(&self, name: &QueueName) -> Result<Option<Arc<Queue>>, Error> {
+        match self.queues.by_name(name) {
+            Some(queue) => Ok(Some(queue)),
+            None => self.queue_now(name).await,
+        }
+    }
+
+    /// The queue of this name, from the database.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn queue_now(&self, name: &QueueName) -> Result<Option<Arc<Queue>>, Error> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM postrider.queues WHERE name = $1"
+        )))
+        .bind(name.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        if let Some(row) = row {
+            Ok(Some(self.queues.insert(queue(&row)?)))
+        } else {
+            self.queues.remove(name);
+            Ok(None)
+        }
+    }
+
+    /// The queue of this internal id, at most about a second old.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn queue_by_id(&self, id: i64) -> Result<Option<Arc<Queue>>, Error> {
+        if let Some(queue) = self.queues.by_id(id) {
+            return Ok(Some(queue));
+        }
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM postrider.queues WHERE id = $1"
+        )))
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok(self.queues.insert(queue(&row)?)))
+            .transpose()
+    }
+
+    /// Makes the queue, or replaces its settings if it is there (and at
+    /// `version`, if given). Two statements, each whole by itself.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it was changed or deleted at the same time.
+    pub async fn put_queue(
+        &self,
+        name: &QueueName,
+        settings: &QueueSettings,
+    ) -> Result<Put, Error> {
+        for _ in 0..10 {
+            let made = bind_settings(sqlx::query(CREATE), name, settings)
+                .fetch_optional(&self.pool)
+                .await?;
+            if let Some(row) = made {
+                return Ok(Put {
+                    queue: self.queues.insert(queue(&row)?),
+                    created: true,
+                });
+            }
+            let Some(old) = self.queue_now(name).await? else {
+                continue;
+            };
+            if old.settings == *settings {
+                return Ok(Put {
+                    queue: old,
+                    created: false,
+                });
+            }
+            match self.update_queue(name, settings, old.version).await {
+                Err(Error::Conflict) => {}
+                other => {
+                    return Ok(Put {
+                        queue: other?,
+                        created: false,
+                    });
+                }
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    /// Replaces the settings of a queue that is at `version`.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it is not.
+    pub async fn update_queue(
+        &self,
+        name: &QueueName,
+        settings: &QueueSettings,
+        version: i64,
+    ) -> Result<Arc<Queue>, Error> {
+        let row = bind_settings(sqlx::query(UPDATE), name, settings)
+            .bind(version)
+            .fetch_optional(&self.pool)
+            .await?;
+        match row {
+            Some(row) => Ok(self.queues.insert(queue(&row)?)),
+            None => Err(Error::Conflict),
+        }
+    }
+
+    /// Deletes a queue. Its rows are left to the prune worker: nothing finds
+    /// them any more. With `version`, only if it is at that.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn delete_queue(
+        &self,
+        name: &QueueName,
+        version: Option<i64>,
+    ) -> Result<bool, Error> {
+        let deleted = sqlx::query(
+            "WITH gone AS (
+                DELETE FROM postrider.queues
+                WHERE name = $1 AND ($2::bigint IS NULL OR version = $2)
+                RETURNING id
+             )
+             INSERT INTO postrider.deleted_queues (id) SELECT id FROM gone",
+        )
+        .bind(name.as_str())
+        .bind(version)
+        .execute(&self.pool)
+        .await?;
+        self.queues.remove(name);
+        Ok(deleted.rows_affected() == 1)
+    }
+
+    /// Up to `limit` queues in order of name, from behind `after`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn list_queues(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Queue>, Error> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM postrider.queues
+             WHERE name > $1 AND starts_with(name, $2) AND name >= $2
+             ORDER BY name
+             LIMIT $3"
+        )))
+        .bind(after)
+        .bind(prefix)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(queue).collect()
+    }
+}
+
+type PgQuery<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+fn bind_settings<'q>(
+    query: PgQuery<'q>,
+    name: &'q QueueName,
+    settings: &'q QueueSettings,
+) -> PgQuery<'q> {
+    let dead = &settings.dead_letter;
+    query
+        .bind(name.as_str())
+        .bind(settings.lease.as_millis())
+        .bind(settings.max_attempts.cast_signed())
+        .bind(settings.backoff.initial.as_millis())
+        .bind(settings.backoff.multiplier)
+        .bind(settings.backoff.max.as_millis())
+        .bind(settings.backoff.jitter)
+        .bind(settings.message_ttl.as_millis())
+        .bind(settings.delay.as_millis())
+        .bind(settings.max_ready.map(u64::cast_signed))
+        .bind(match settings.overflow {
+            Overflow::Reject => "reject",
+            Overflow::DropOldest => "drop_oldest",
+        })
+        .bind(settings.max_message_bytes.cast_signed())
+        .bind(settings.dedup_window.as_millis())
+        .bind(dead.enabled)
+        .bind(dead.keep_expired)
+        .bind(dead.retention.as_millis())
+        .bind(dead.retry.every.as_millis())
+        .bind(dead.retry.max_rounds.cast_signed())
+}
+
+fn queue(row: &PgRow) -> Result<Queue, Error> {
+    let millis = |column| Ok::<_, Error>(Seconds::from_millis(row.try_get(column)?));
+    let natural = |column| Ok::<_, Error>(row.try_get::<i32, _>(column)?.cast_unsigned());
+    let name: String = row.try_get("name")?;
+    let name = QueueName::parse(&name, "name")
+        .map_err(|e| Error::from(sqlx::Error::Decode(Box::new(e))))?;
+    let overflow = match row.try_get::<&str, _>("overflow")? {
+        "drop_oldest" => Overflow::DropOldest,
+        _ => Overflow::Reject,
+    };
+    Ok(Queue {
+        id: row.try_get("id")?,
+        name,
+        settings: QueueSettings {
+            lease: millis("lease_ms")?,
+            max_attempts: natural("max_attempts")?,
+            backoff: Backoff {
+                initial: millis("backoff_initial_ms")?,
+                multiplier: row.try_get("backoff_multiplier")?,
+                max: millis("backoff_max_ms")?,
+                jitter: row.try_get("backoff_jitter")?,
+            },
+            message_ttl: millis("message_ttl_ms")?,
+            delay: millis("delay_ms")?,
+            max_ready: row
+                .try_get::<Option<i64>, _>("max_ready")?
+                .map(i64::cast_unsigned),
+            overflow,
+            max_message_bytes: natural("max_message_bytes")?,
+            dedup_window: millis("dedup_window_ms")?,
+            dead_letter: DeadLetterSettings {
+                enabled: row.try_get("dead_letter_enabled")?,
+                keep_expired: row.try_get("dead_letter_keep_expired")?,
+                retention: millis("dead_letter_retention_ms")?,
+                retry: RetrySettings {
+                    every: millis("retry_every_ms")?,
+                    max_rounds: natural("retry_max_rounds")?,
+                },
+            },
+        },
+        version: row.try_get("version")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+/// Queues that this gateway has used. An entry is good for a second; then one
+/// of the requests that find it stale reads it anew, and the others go on with
+/// what there is meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Cache(RwLock<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_name: HashMap<QueueName, Entry>,
+    names: HashMap<i64, QueueName>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    queue: Arc<Queue>,
+    loaded: Instant,
+    being_refreshed: AtomicBool,
+}
+
+/// How old a cached queue may be.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How old it may become while another request reads it anew.
+const STALE: Duration = Duration::from_secs(2);
+
+impl Cache {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Entries> {
+        self.0
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Entries> {
+        self.0
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn by_name(&self, name: &QueueName) -> Option<Arc<Queue>> {
+        self.read().by_name.get(name).and_then(Entry::get)
+    }
+
+    fn by_id(&self, id: i64) -> Option<Arc<Queue>> {
+        let entries = self.read();
+        let entry = entries.by_name.get(entries.names.get(&id)?)?;
+        (entry.queue.id == id).then(|| entry.get()).flatten()
+    }
+
+    fn insert(&self, queue: Queue) -> Arc<Queue> {
+        let queue = Arc::new(queue);
+        let entry = Entry {
+            queue: Arc::clone(&queue),
+            loaded: Instant::now(),
+            being_refreshed: AtomicBool::new(false),
+        };
+        let mut entries = self.write();
+        entries.names.insert(queue.id, queue.name.clone());
+        if let Some(old) = entries.by_name.insert(queue.name.clone(), entry)
+            && old.queue.id != queue.id
+        {
+            entries.names.remove(&old.queue.id);
+        }
+        queue
+    }
+
+    fn remove(&self, name: &QueueName) {
+        let mut entries = self.write();
+        if let Some(old) = entries.by_name.remove(name) {
+            entries.names.remove(&old.queue.id);
+        }
+    }
+}
+
+impl Entry {
+    fn get(&self) -> Option<Arc<Queue>> {
+        let age = self.loaded.elapsed();
+        let usable =
+            age < FRESH || (age < STALE && self.being_refreshed.swap(true, Ordering::Relaxed));
+        usable.then(|| Arc::clone(&self.queue))
+    }
+}

@@ -1,0 +1,265 @@
+//! Ending leases: ack, and whatever [`decide`](crate::domain::decide) said.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+
+use super::{Error, Store, statements};
+use crate::domain::{Disposition, Lease, Seconds};
+
+statements! {
+    ACK = "ack";
+    SETTLE = "settle";
+    LATE = "late";
+    EXTEND = "extend";
+}
+
+/// What became of a receipt that no running lease matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The lease had run out, nobody has had the message since, and the ack
+    /// counts.
+    Acked,
+    /// It was settled before with this receipt, or its message was taken out.
+    Gone,
+    /// The lease has run out and nobody has had the message since.
+    Expired,
+    /// The lease ended otherwise.
+    Lost,
+}
+
+/// A lease to end in another way than by an ack.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// Which; token 0 for a message that nobody holds.
+    pub lease: Lease,
+    /// Only if it has run out by now: an extend since then wins.
+    pub must_be_due: bool,
+    /// What was decided.
+    pub disposition: Disposition,
+    /// How the attempt ended, for the history; `None` if there was none.
+    pub outcome: Option<&'static str>,
+    /// The consumer's reason.
+    pub error: Option<String>,
+}
+
+/// How a settle went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// As decided.
+    Done,
+    /// The lease was no longer running; nothing was changed.
+    Not(Fate),
+}
+
+impl Store {
+    /// Acks leases of any queues, in one statement (and one more if any of them
+    /// was not running).
+    ///
+    /// # Errors
+    /// Any; whether the acks took effect is then not known.
+    pub async fn ack(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
+        let (queue_ids, message_ids, tokens) = columns(leases.iter());
+        let rows = sqlx::query(ACK)
+            .bind(queue_ids)
+            .bind(message_ids)
+            .bind(tokens)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut acked = HashSet::with_capacity(rows.len());
+        for row in rows {
+            acked.insert((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?));
+        }
+        let mut results = vec![Settled::Done; leases.len()];
+        let late: Vec<usize> = (0..leases.len())
+            .filter(|at| !acked.contains(&(leases[*at].queue_id, leases[*at].message_id)))
+            .collect();
+        self.late(leases, &late, true, &mut results).await?;
+        Ok(results)
+    }
+
+    /// Ends leases as decided, in one statement (and one more if any of them was
+    /// not running). The second of two settles of one lease finds it lost.
+    ///
+    /// # Errors
+    /// Any; whether they took effect is then not known.
+    pub async fn settle(&self, items: &[Settle]) -> Result<Vec<Settled>, Error> {
+        // One row a message: the statement would settle a repeated one twice.
+        let mut seen = HashSet::new();
+        let unique: Vec<&Settle> = items
+            .iter()
+            .filter(|item| seen.insert((item.lease.queue_id, item.lease.message_id)))
+            .collect();
+        let (queue_ids, message_ids, tokens) = columns(unique.iter().map(|item| &item.lease));
+        let actions: Vec<Action> = unique.iter().map(|item| item.disposition.into()).collect();
+        let rows = sqlx::query(SETTLE)
+            .bind(queue_ids)
+            .bind(message_ids)
+            .bind(tokens)
+            .bind(
+                unique
+                    .iter()
+                    .map(|item| item.must_be_due)
+                    .collect::<Vec<_>>(),
+            )
+            .bind(actions.iter().map(|action| action.name).collect::<Vec<_>>())
+            .bind(
+                actions
+                    .iter()
+                    .map(|action| action.delay.as_millis())
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
+                actions
+                    .iter()
+                    .map(|action| action.reason)
+                    .collect::<Vec<_>>(),
+            )
+            .bind(unique.iter().map(|item| item.outcome).collect::<Vec<_>>())
+            .bind(
+                unique
+                    .iter()
+                    .map(|item| item.error.as_deref())
+                    .collect::<Vec<_>>(),
+            )
+            .fetch_all(&self.pool)
+            .await?;
+        let mut done = HashSet::with_capacity(rows.len());
+        for row in rows {
+            done.insert((
+                row.try_get::<i64, _>(0)?,
+                row.try_get::<i64, _>(1)?,
+                row.try_get::<i64, _>(2)?,
+            ));
+        }
+        let mut results = vec![Settled::Done; items.len()];
+        let late: Vec<usize> = (0..items.len())
+            .filter(|at| {
+                let lease = &items[*at].lease;
+                !done.remove(&(lease.queue_id, lease.message_id, lease.token))
+            })
+            .collect();
+        let leases: Vec<Lease> = items.iter().map(|item| item.lease).collect();
+        self.late(&leases, &late, false, &mut results).await?;
+        Ok(results)
+    }
+
+    /// Moves the ends of leases. The result has the new ends.
+    ///
+    /// # Errors
+    /// Any; whether they took effect is then not known.
+    pub async fn extend(
+        &self,
+        items: &[(Lease, Seconds)],
+    ) -> Result<Vec<Result<DateTime<Utc>, Fate>>, Error> {
+        let leases: Vec<Lease> = items.iter().map(|(lease, _)| *lease).collect();
+        let (queue_ids, message_ids, tokens) = columns(leases.iter());
+        let lease_ms: Vec<i64> = items.iter().map(|(_, lease)| lease.as_millis()).collect();
+        let rows = sqlx::query(EXTEND)
+            .bind(queue_ids)
+            .bind(message_ids)
+            .bind(tokens)
+            .bind(lease_ms)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut extended = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let key = (row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
+            extended.insert(key, row.try_get::<DateTime<Utc>, _>(2)?);
+        }
+        let end = |lease: &Lease| extended.get(&(lease.queue_id, lease.message_id)).copied();
+        let mut fates = vec![Settled::Done; items.len()];
+        let late: Vec<usize> = (0..leases.len())
+            .filter(|at| end(&leases[*at]).is_none())
+            .collect();
+        self.late(&leases, &late, false, &mut fates).await?;
+        Ok(leases
+            .iter()
+            .zip(fates)
+            .map(|(lease, fate)| match fate {
+                Settled::Not(fate) => Err(fate),
+                Settled::Done => end(lease).ok_or(Fate::Expired),
+            })
+            .collect())
+    }
+
+    /// Fills in what became of the leases at `late`.
+    async fn late(
+        &self,
+        leases: &[Lease],
+        late: &[usize],
+        is_ack: bool,
+        results: &mut [Settled],
+    ) -> Result<(), Error> {
+        if late.is_empty() {
+            return Ok(());
+        }
+        let (queue_ids, message_ids, tokens) = columns(late.iter().map(|at| &leases[*at]));
+        let rows = sqlx::query(LATE)
+            .bind(queue_ids)
+            .bind(message_ids)
+            .bind(tokens)
+            .bind(vec![is_ack; late.len()])
+            .fetch_all(&self.pool)
+            .await?;
+        let mut running = Vec::new();
+        for (row, at) in rows.iter().zip(late) {
+            results[*at] = Settled::Not(match row.try_get::<&str, _>("fate")? {
+                "acked" => Fate::Acked,
+                "gone" => Fate::Gone,
+                // For an ack: an extend moved the row between the look and the
+                // delete. For the others: it has run out, nobody knows yet.
+                "running" if is_ack => {
+                    running.push(*at);
+                    Fate::Lost
+                }
+                "running" | "expired" => Fate::Expired,
+                _ => Fate::Lost,
+            });
+        }
+        if !running.is_empty() {
+            let again: Vec<Lease> = running.iter().map(|at| leases[*at]).collect();
+            for (at, result) in running.iter().zip(Box::pin(self.ack(&again)).await?) {
+                results[*at] = result;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn columns<'a>(leases: impl Iterator<Item = &'a Lease>) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
+    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+    for lease in leases {
+        columns.0.push(lease.queue_id);
+        columns.1.push(lease.message_id);
+        columns.2.push(lease.token);
+    }
+    columns
+}
+
+/// A disposition as `settle.sql` spells it.
+struct Action {
+    name: &'static str,
+    delay: Seconds,
+    reason: Option<&'static str>,
+}
+
+impl From<Disposition> for Action {
+    fn from(disposition: Disposition) -> Self {
+        let (name, delay, reason) = match disposition {
+            Disposition::Requeue(delay) => ("requeue", delay, None),
+            Disposition::Release => ("release", Seconds::ZERO, None),
+            Disposition::DeadLetter(reason) => {
+                ("dead-letter", Seconds::ZERO, Some(reason.as_str()))
+            }
+            Disposition::Drop => ("drop", Seconds::ZERO, None),
+            Disposition::Expire => ("expire", Seconds::ZERO, None),
+        };
+        Self {
+            name,
+            delay,
+            reason,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+-- expire: ready -> parked (due at once), for messages whose time to live has
+-- passed though nobody tried to receive them; settled from there as any other.
+--
+-- Index: ready_by_expiry for those with their own time to live; for the
+-- others, which expire in order of position, the head of each priority in
+-- ready_pkey, and on from it only where the head has expired.
+WITH overdue AS MATERIALIZED (
+    SELECT own.tid
+    FROM postrider.queues
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid AS tid
+        FROM postrider.ready
+        WHERE ready.queue_id = queues.id AND ready.own_ttl AND ready.expires_at <= now()
+        ORDER BY ready.expires_at
+        LIMIT $1
+    ) AS own
+    UNION ALL
+    SELECT follower.tid
+    FROM postrider.queues
+    CROSS JOIN generate_series(0, 9) AS lane (priority)
+    CROSS JOIN LATERAL (
+        SELECT ready.expires_at <= now() AS expired
+        FROM postrider.ready
+        WHERE ready.queue_id = queues.id AND ready.priority = lane.priority::smallint
+        ORDER BY ready.position
+        LIMIT 1
+    ) AS head
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid AS tid, ready.expires_at, ready.own_ttl
+        FROM postrider.ready
+        WHERE head.expired
+          AND ready.queue_id = queues.id AND ready.priority = lane.priority::smallint
+        ORDER BY ready.position
+        LIMIT $1
+    ) AS follower
+    WHERE follower.expires_at <= now() AND NOT follower.own_ttl
+),
+taken AS (
+    DELETE FROM postrider.ready
+    WHERE ctid = ANY(ARRAY(SELECT tid FROM overdue)) AND expires_at <= now()
+    RETURNING queue_id, message_id, expires_at, attempts, priority, own_ttl, straggler
+),
+made_due AS (
+    INSERT INTO postrider.parked
+        (queue_id, message_id, wake_at, expires_at, attempts, priority, own_ttl, straggler)
+    SELECT
+        queue_id, message_id, now(), expires_at, attempts, priority, own_ttl, straggler
+    FROM taken
+),
+counted AS (
+    INSERT INTO postrider.tallies (queue_id, ready, delayed)
+    SELECT queue_id, -count(*), count(*) FROM taken GROUP BY queue_id
+)
+SELECT DISTINCT queue_id FROM taken

@@ -1,0 +1,43 @@
+-- drop_oldest: ready -> dead_letters ('overflow') | (nothing), for $2 messages
+-- of queue $1: lowest priority first, and in it the oldest.
+--
+-- Index: ready_pkey in order. SKIP LOCKED: what is being claimed is leaving
+-- anyway.
+WITH picked AS MATERIALIZED (
+    SELECT ready.ctid AS tid
+    FROM postrider.ready
+    WHERE ready.queue_id = $1
+    ORDER BY ready.queue_id, ready.priority, ready.position
+    LIMIT $2
+    FOR UPDATE OF ready SKIP LOCKED
+),
+taken AS (
+    DELETE FROM postrider.ready
+    WHERE ctid = ANY(ARRAY(SELECT tid FROM picked))
+    RETURNING queue_id, message_id, attempts, priority, straggler
+),
+kept AS (
+    INSERT INTO postrider.dead_letters
+        (queue_id, message_id, expires_at, reason, attempts, rounds, priority, enqueued_at, body,
+         content_type, headers, key, correlation_id, reply_to, traceparent, tracestate)
+    SELECT
+        taken.queue_id, taken.message_id, now() + queue.dead_letter_retention_ms * interval '1 ms',
+        'overflow', taken.attempts, m.rounds, taken.priority, m.enqueued_at, m.body,
+        m.content_type, m.headers, m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate
+    FROM taken
+    CROSS JOIN LATERAL (
+        SELECT queues.dead_letter_retention_ms
+        FROM postrider.queues
+        WHERE queues.id = taken.queue_id AND queues.dead_letter_enabled
+        OFFSET 0
+    ) AS queue
+    CROSS JOIN LATERAL postrider.body_of(taken.queue_id, taken.message_id, taken.straggler) AS m
+    RETURNING queue_id
+),
+counted AS (
+    INSERT INTO postrider.tallies (queue_id, ready, dead, dead_lettered, removed)
+    SELECT $1, -n, kept_n, kept_n, n - kept_n
+    FROM (SELECT (SELECT count(*) FROM taken) AS n, (SELECT count(*) FROM kept) AS kept_n) AS t
+    WHERE n > 0
+)
+SELECT count(*) AS dropped FROM taken

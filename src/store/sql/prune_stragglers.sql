@@ -1,0 +1,26 @@
+-- Removes bodies in stragglers, up to $1, whose message is no longer alive in
+-- its queue.
+--
+-- Index: stragglers_pkey, then the keys of ready and parked, once a row. The
+-- table is small.
+WITH orphans AS MATERIALIZED (
+    SELECT s.ctid AS tid
+    FROM postrider.stragglers AS s
+    WHERE NOT EXISTS (
+        SELECT FROM postrider.parked AS p
+        WHERE p.queue_id = s.queue_id AND p.message_id = s.message_id)
+      AND NOT EXISTS (
+        SELECT FROM postrider.ready AS r
+        WHERE r.queue_id = s.queue_id AND r.message_id = s.message_id
+          AND r.position <> r.message_id)
+      AND NOT EXISTS (
+        SELECT FROM postrider.ready AS r
+        WHERE r.queue_id = s.queue_id AND r.position = s.message_id
+          AND r.message_id = s.message_id
+          AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]))
+    LIMIT $1
+),
+gone AS (
+    DELETE FROM postrider.stragglers WHERE ctid = ANY(ARRAY(SELECT tid FROM orphans)) RETURNING 1
+)
+SELECT count(*) FROM gone

@@ -1,0 +1,115 @@
+-- redrive: dead_letters -> ready of queue $2, or parked where $8 spreads them
+-- over time; the id is kept, attempts are counted anew, the time to live too.
+--
+-- $3: these messages; or null and a filter: reason $4, dead from $5 to $6, at
+-- most $7. $8: milliseconds between one and the next (0: all at once); $9: how
+-- far the first is delayed. $10: rounds to add (the scheduled retry) or null
+-- (a redrive by hand begins anew).
+--
+-- Index: dead_letters_pkey or dead_letters_by_time. SKIP LOCKED: two gateways
+-- never put one letter back twice. A message that is alive in the target
+-- queue already (a redrive to another queue that shares it) is left.
+--
+-- The body goes to stragglers: its partition may be gone.
+WITH picked AS MATERIALIZED (
+    SELECT chosen.tid, row_number() OVER () - 1 AS n
+    FROM (
+        SELECT one.tid
+        FROM unnest($3::bigint[]) AS wanted (message_id)
+        CROSS JOIN LATERAL (
+            SELECT d.ctid AS tid
+            FROM postrider.dead_letters AS d
+            WHERE d.queue_id = $1 AND d.message_id = wanted.message_id
+            LIMIT 1
+            FOR UPDATE OF d SKIP LOCKED
+        ) AS one
+        UNION ALL
+        SELECT filtered.tid
+        FROM (
+            SELECT d.ctid AS tid
+            FROM postrider.dead_letters AS d
+            WHERE $3 IS NULL
+              AND d.queue_id = $1
+              AND ($4::text IS NULL OR d.reason = $4)
+              AND d.dead_at >= coalesce($5::timestamptz, '-infinity')
+              AND d.dead_at < coalesce($6::timestamptz, 'infinity')
+            ORDER BY d.dead_at, d.message_id
+            LIMIT $7
+            FOR UPDATE OF d SKIP LOCKED
+        ) AS filtered
+    ) AS chosen
+),
+taken AS (
+    DELETE FROM postrider.dead_letters AS d
+    WHERE d.ctid = ANY(ARRAY(SELECT tid FROM picked))
+      AND NOT EXISTS (
+        SELECT FROM postrider.stragglers AS s
+        WHERE s.queue_id = $2 AND s.message_id = d.message_id)
+      AND NOT EXISTS (
+        SELECT FROM postrider.parked AS p
+        WHERE p.queue_id = $2 AND p.message_id = d.message_id)
+      AND NOT EXISTS (
+        SELECT FROM postrider.ready AS r
+        WHERE r.queue_id = $2 AND r.position = d.message_id AND r.message_id = d.message_id
+          AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]))
+      AND NOT EXISTS (
+        SELECT FROM postrider.ready AS r
+        WHERE r.queue_id = $2 AND r.message_id = d.message_id AND r.position <> r.message_id)
+    RETURNING d.*
+),
+ordered AS MATERIALIZED (
+    SELECT taken.*, (row_number() OVER (ORDER BY dead_at, message_id) - 1) * $8 + $9 AS delay_ms,
+        target.message_ttl_ms
+    FROM taken
+    CROSS JOIN LATERAL (
+        SELECT queues.message_ttl_ms FROM postrider.queues WHERE queues.id = $2 OFFSET 0
+    ) AS target
+),
+kept AS (
+    INSERT INTO postrider.stragglers
+        (queue_id, message_id, rounds, enqueued_at, body, content_type, headers, key,
+         correlation_id, reply_to, traceparent, tracestate)
+    SELECT
+        $2, message_id, coalesce(rounds + $10::integer, 0), enqueued_at, body, content_type,
+        headers, key, correlation_id, reply_to, traceparent, tracestate
+    FROM ordered
+),
+made_ready AS (
+    INSERT INTO postrider.ready
+        (queue_id, priority, position, message_id, expires_at, own_ttl, straggler)
+    SELECT
+        $2, priority, nextval('postrider.message_ids'), message_id,
+        now() + message_ttl_ms * interval '1 ms', true, true
+    FROM ordered
+    WHERE delay_ms <= 0
+),
+made_parked AS (
+    INSERT INTO postrider.parked
+        (queue_id, message_id, wake_at, expires_at, priority, own_ttl, straggler)
+    SELECT
+        $2, message_id, now() + delay_ms * interval '1 ms',
+        now() + (delay_ms + message_ttl_ms) * interval '1 ms', priority, true, true
+    FROM ordered
+    WHERE delay_ms > 0
+),
+-- What leaves a queue for another counts as removed here and published there,
+-- so that each queue's sum holds.
+counted_out AS (
+    INSERT INTO postrider.tallies (queue_id, dead, ready, delayed, removed)
+    SELECT
+        $1, -count(*),
+        CASE WHEN $1 = $2 THEN count(*) FILTER (WHERE delay_ms <= 0) ELSE 0 END,
+        CASE WHEN $1 = $2 THEN count(*) FILTER (WHERE delay_ms > 0) ELSE 0 END,
+        CASE WHEN $1 = $2 THEN 0 ELSE count(*) END
+    FROM ordered
+    HAVING count(*) > 0
+),
+counted_in AS (
+    INSERT INTO postrider.tallies (queue_id, ready, delayed, published)
+    SELECT
+        $2, count(*) FILTER (WHERE delay_ms <= 0), count(*) FILTER (WHERE delay_ms > 0), count(*)
+    FROM ordered
+    WHERE $1 <> $2
+    HAVING count(*) > 0
+)
+SELECT message_id, delay_ms::bigint AS delay_ms FROM ordered ORDER BY delay_ms, message_id

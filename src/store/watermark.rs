@@ -1,0 +1,323 @@
+//! Below which positions nothing can be alive.
+//!
+//! Positions are given out in order, but committed in any order: a statement
+//! that drew position 5 may commit after one that drew 6. So a position is
+//! known to be dead for good only if it was drawn so long ago that the
+//! statement that drew it must have ended ([`SETTLING`], longer than the
+//! `statement_timeout` of every connection), and a look since then has found
+//! nothing alive at or below it.
+//!
+//! The look: note how far the sequence has come, wait [`SETTLING`], and ask for
+//! the first row that is alive (locked or not). All below it and below the note
+//! is gone. The same holds for the ids of tallies and, with times for
+//! positions, for the wake times in parked: a row's wake time is never before
+//! the start of the statement that wrote it, so below both the first that is
+//! alive and [`SETTLING`] ago there is nothing. Those floors are forgotten every
+//! [`FORGET`], so that a step of the database's clock heals.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sqlx::Row as _;
+
+use super::{Error, Store, statements};
+
+statements! {
+    FLOORS = "floors";
+    BELOW_FLOORS = "below_floors";
+    DUE_FLOORS = "due_floors";
+}
+
+/// Longer than any statement that draws a position can run: `statement_timeout`
+/// is 30 s.
+pub const SETTLING: Duration = Duration::from_mins(1);
+
+/// How long the floor of a queue's wake times is used.
+const FORGET: Duration = Duration::from_mins(1);
+
+/// Between this machine's clock and the database's, for durations of minutes.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Longer ago than anything.
+const EVER_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
+
+/// Priorities in the order of receiving.
+const PRIORITIES: [i16; 10] = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
+
+/// One line of positions.
+#[derive(Debug, Default, Clone, Copy)]
+struct Watermark {
+    floor: i64,
+}
+
+impl Watermark {
+    /// Moves up to what `first_alive` (none: nothing is) and `settled` allow.
+    fn raise(&mut self, first_alive: Option<i64>, settled: i64) {
+        let to = first_alive.map_or(settled, |alive| alive.min(settled));
+        self.floor = self.floor.max(to);
+    }
+}
+
+/// The watermarks of one gateway. They start at zero and only rise.
+#[derive(Debug, Default)]
+pub struct Watermarks(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    queues: HashMap<i64, Lanes>,
+    tallies: Watermark,
+    /// Notes of how far the sequences had come, oldest first.
+    notes: VecDeque<Note>,
+    /// Every statement that drew a position up to this one has ended.
+    settled: i64,
+}
+
+/// What is remembered of one queue.
+#[derive(Debug)]
+struct Lanes {
+    /// When it was last claimed from.
+    used: Instant,
+    /// In the order of [`PRIORITIES`].
+    positions: [Watermark; 10],
+    /// Nothing in parked wakes before this; and since when that is known.
+    wakes: Option<(Instant, Instant)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Note {
+    taken: Instant,
+    position: i64,
+    tally: i64,
+}
+
+impl Watermarks {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A queue's priorities, 9 first, and the floor of each.
+    #[must_use]
+    pub fn lanes(&self, queue_id: i64) -> ([i16; 10], [i64; 10]) {
+        let mut state = self.state();
+        let now = Instant::now();
+        let lanes = state.queues.entry(queue_id).or_insert(Lanes {
+            used: now,
+            positions: Default::default(),
+            wakes: None,
+        });
+        lanes.used = now;
+        (PRIORITIES, lanes.positions.map(|w| w.floor))
+    }
+
+    /// The lowest floor of a queue.
+    #[must_use]
+    pub fn lowest(&self, queue_id: i64) -> i64 {
+        let state = self.state();
+        let lanes = state.queues.get(&queue_id);
+        lanes
+            .and_then(|l| l.positions.iter().map(|w| w.floor).min())
+            .unwrap_or(0)
+    }
+
+    /// The floor of the tallies' ids.
+    #[must_use]
+    pub fn tallies(&self) -> i64 {
+        self.state().tallies.floor
+    }
+
+    /// A position up to which every statement that drew one has ended.
+    #[must_use]
+    pub fn settled(&self) -> i64 {
+        self.state().settled
+    }
+
+    /// How many seconds back the parked rows of a queue must be looked for.
+    #[must_use]
+    pub fn wakes_within_seconds(&self, queue_id: i64) -> f64 {
+        let state = self.state();
+        match state.queues.get(&queue_id).and_then(|lanes| lanes.wakes) {
+            Some((floor, known)) if known.elapsed() < FORGET => {
+                (floor.elapsed() + SLACK).as_secs_f64()
+            }
+            _ => EVER_SECONDS,
+        }
+    }
+
+    /// Forgets queues that nobody has claimed from for an hour: memory stays
+    /// bounded, and a floor of zero is always right.
+    fn forget_idle(&self) {
+        self.state()
+            .queues
+            .retain(|_, lanes| lanes.used.elapsed() < Duration::from_hours(1));
+    }
+
+    /// The queues there are, and how far back to look in each.
+    pub(super) fn wake_columns(&self) -> (Vec<i64>, Vec<f64>) {
+        let ids: Vec<i64> = self.state().queues.keys().copied().collect();
+        let seconds = ids
+            .iter()
+            .map(|id| self.wakes_within_seconds(*id))
+            .collect();
+        (ids, seconds)
+    }
+
+    /// Raises the lanes, given what the first alive position is in each.
+    fn raise(
+        &self,
+        queue_ids: &[i64],
+        priorities: &[i16],
+        alive: &HashMap<(i64, i16), i64>,
+        settled: i64,
+    ) {
+        let mut state = self.state();
+        for (queue_id, priority) in queue_ids.iter().zip(priorities) {
+            let lane = PRIORITIES.iter().position(|p| p == priority);
+            if let (Some(lanes), Some(lane)) = (state.queues.get_mut(queue_id), lane) {
+                let first_alive = alive.get(&(*queue_id, *priority)).copied();
+                lanes.positions[lane].raise(first_alive, settled);
+            }
+        }
+    }
+
+    /// Every lane as three columns: queue, priority, floor.
+    fn columns(&self) -> (Vec<i64>, Vec<i16>, Vec<i64>) {
+        let state = self.state();
+        let mut columns = (Vec::new(), Vec::new(), Vec::new());
+        for (queue_id, lanes) in &state.queues {
+            for (priority, lane) in PRIORITIES.iter().zip(lanes.positions) {
+                columns.0.push(*queue_id);
+                columns.1.push(*priority);
+                columns.2.push(lane.floor);
+            }
+        }
+        columns
+    }
+}
+
+impl Store {
+    /// Raises the watermarks as far as is known to be safe; called about every
+    /// second. Three statements.
+    ///
+    /// # Errors
+    /// Any; the watermarks then stay.
+    pub async fn raise_watermarks(&self) -> Result<(), Error> {
+        self.raise_watermarks_after(SETTLING).await
+    }
+
+    /// The same with another settling time, for tests that cannot wait.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn raise_watermarks_after(&self, settling: Duration) -> Result<(), Error> {
+        self.watermarks.forget_idle();
+        let taken = Instant::now();
+        let row = sqlx::query(
+            "SELECT
+                (SELECT last_value FROM postrider.message_ids),
+                (SELECT coalesce(pg_sequence_last_value(
+                    pg_get_serial_sequence('postrider.tallies', 'id')::regclass), 0)),
+                (SELECT min(id) FROM postrider.tallies WHERE id >= $1)",
+        )
+        .bind(self.watermarks.tallies())
+        .fetch_one(&self.pool)
+        .await?;
+        let note = Note {
+            taken,
+            position: row.try_get(0)?,
+            tally: row.try_get(1)?,
+        };
+        let first_tally: Option<i64> = row.try_get(2)?;
+
+        let settled = {
+            let mut state = self.watermarks.state();
+            state.notes.push_back(note);
+            let mut settled = None;
+            while state
+                .notes
+                .front()
+                .is_some_and(|n| n.taken.elapsed() >= settling)
+            {
+                settled = state.notes.pop_front();
+            }
+            settled
+        };
+        let Some(settled) = settled else {
+            return Ok(());
+        };
+        {
+            let mut state = self.watermarks.state();
+            state.tallies.raise(first_tally, settled.tally);
+            state.settled = settled.position;
+        }
+
+        let (queue_ids, priorities, floors) = self.watermarks.columns();
+        if queue_ids.is_empty() {
+            return Ok(());
+        }
+        let rows = sqlx::query(FLOORS)
+            .bind(&queue_ids)
+            .bind(&priorities)
+            .bind(&floors)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut alive = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let key = (row.try_get::<i64, _>(0)?, row.try_get::<i16, _>(1)?);
+            alive.insert(key, row.try_get::<i64, _>(2)?);
+        }
+        self.watermarks
+            .raise(&queue_ids, &priorities, &alive, settled.position);
+        self.raise_wakes(settling).await
+    }
+
+    async fn raise_wakes(&self, settling: Duration) -> Result<(), Error> {
+        let (queue_ids, seconds) = self.watermarks.wake_columns();
+        let asked = Instant::now();
+        let rows = sqlx::query(DUE_FLOORS)
+            .bind(&queue_ids)
+            .bind(seconds)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut ages: HashMap<i64, f64> = HashMap::with_capacity(rows.len());
+        for row in rows {
+            ages.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+        let mut state = self.watermarks.state();
+        for queue_id in queue_ids {
+            // What wakes in the future is no bound on the past.
+            let age = Duration::try_from_secs_f64(ages.get(&queue_id).copied().unwrap_or(0.0))
+                .unwrap_or_default();
+            if let (Some(lanes), Some(floor)) = (
+                state.queues.get_mut(&queue_id),
+                asked.checked_sub(age.max(settling)),
+            ) {
+                let known = match lanes.wakes {
+                    Some((_, known)) if known.elapsed() < FORGET => known,
+                    _ => asked,
+                };
+                lanes.wakes = Some((floor, known));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of this gateway's lanes have a ready message below their
+    /// watermark. Must be none: such a message would wait for another gateway
+    /// or a restart.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn watermark_violations(&self) -> Result<i64, Error> {
+        let (queue_ids, priorities, floors) = self.watermarks.columns();
+        let row = sqlx::query(BELOW_FLOORS)
+            .bind(queue_ids)
+            .bind(priorities)
+            .bind(floors)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+}

@@ -1,0 +1,109 @@
+//! What runs besides requests, in every gateway. The work is shared through the
+//! database (row locks, tokens, advisory locks), so that any number of gateways
+//! may run the same worker and each thing is done once; every iteration is safe
+//! to repeat or to die in.
+//!
+//! | worker | does | when |
+//! | --- | --- | --- |
+//! | [`promote`] | delays over, leases run out | at their time |
+//! | [`upkeep`] expire | time to live over, in ready | every 2 s |
+//! | [`upkeep`] fold | counts | every 2 s |
+//! | [`upkeep`] retry | scheduled retry of dead letters | every 5 s |
+//! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s |
+//! | [`upkeep`] prune | leftovers removed | every 10 s |
+//! | [`upkeep`] raise | watermarks | every 2 s |
+//! | [`upkeep`] sweep | proof of the watermarks | every minute |
+//! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
+//! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |
+
+mod peers;
+mod promote;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::batch::Broker;
+use crate::store;
+
+/// Starts all workers. They end when `stop` is cancelled, after the iteration
+/// they are in.
+pub fn start(
+    broker: &Arc<Broker>,
+    gateway_id: i64,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    promote::start(broker, tracker, stop);
+    peers::start(broker, gateway_id, tracker, stop);
+    upkeep::start(broker, tracker, stop);
+}
+
+/// The longest that an iteration may take. Statements end by themselves after
+/// 30 s; this is for a connection that has gone silent.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// Runs `work` every `period` until told to stop. A failure is logged once and
+/// tried again.
+async fn every<F, R>(period: Duration, name: &'static str, stop: CancellationToken, mut work: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = Result<(), store::Error>>,
+{
+    let mut health = Health::new(name);
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        health.note(within_deadline(work()).await);
+    }
+}
+
+async fn within_deadline<T>(
+    work: impl Future<Output = Result<T, store::Error>>,
+) -> Option<Result<T, store::Error>> {
+    tokio::time::timeout(DEADLINE, work).await.ok()
+}
+
+/// Logs when a worker begins to fail and when it works again, not every time.
+struct Health {
+    name: &'static str,
+    failing: bool,
+}
+
+impl Health {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            failing: false,
+        }
+    }
+
+    /// Notes how an iteration went; `None` is the deadline. Whether it went
+    /// well.
+    fn note<T>(&mut self, result: Option<Result<T, store::Error>>) -> Option<T> {
+        let (worker, was_failing) = (self.name, self.failing);
+        self.failing = !matches!(result, Some(Ok(_)));
+        match result {
+            Some(Ok(value)) => {
+                if was_failing {
+                    tracing::info!(worker, "works again");
+                }
+                return Some(value);
+            }
+            Some(Err(error)) if !was_failing => {
+                tracing::warn!(worker, %error, "failed, will be tried again");
+            }
+            None if !was_failing => tracing::warn!(worker, "took too long, will be tried again"),
+            Some(Err(error)) => tracing::debug!(worker, %error, "failed again"),
+            None => tracing::debug!(worker, "took too long again"),
+        }
+        None
+    }
+}

@@ -1,0 +1,116 @@
+//! What keeps the tables small and the counts right.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::every;
+use crate::batch::Broker;
+use crate::domain::Seconds;
+use crate::store::{DeadFilter, Error, Redrive};
+
+/// Dead rows of the narrow tables that are worth a vacuum: two seconds at full
+/// speed, a few megabytes.
+const DEAD_ROWS: i64 = 50_000;
+
+/// Dead letters put back by one round of the retry.
+const RETRIES: i64 = 1000;
+
+pub(super) fn start(broker: &Arc<Broker>, tracker: &TaskTracker, stop: &CancellationToken) {
+    let run = |seconds, name, work: fn(Arc<Broker>) -> BoxedWork| {
+        let broker = Arc::clone(broker);
+        tracker.spawn(every(
+            Duration::from_secs(seconds),
+            name,
+            stop.clone(),
+            move || work(Arc::clone(&broker)),
+        ));
+    };
+    run(2, "expire", |broker| Box::pin(expire(broker)));
+    run(2, "fold", |broker| Box::pin(fold(broker)));
+    run(5, "retry", |broker| Box::pin(retry(broker)));
+    run(5, "rotate", |broker| Box::pin(make_partitions(broker)));
+    run(10, "drop", |broker| Box::pin(drop_partitions(broker)));
+    run(10, "prune", |broker| Box::pin(prune(broker)));
+    run(2, "raise", |broker| {
+        Box::pin(async move { broker.store().raise_watermarks().await })
+    });
+    run(60, "sweep", |broker| Box::pin(sweep(broker)));
+    run(3, "vacuum", |broker| Box::pin(vacuum(broker)));
+}
+
+type BoxedWork = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+async fn expire(broker: Arc<Broker>) -> Result<(), Error> {
+    for queue_id in broker.store().expire().await? {
+        broker.due().note(queue_id, Duration::ZERO);
+    }
+    Ok(())
+}
+
+async fn fold(broker: Arc<Broker>) -> Result<(), Error> {
+    while broker.store().fold().await? {}
+    Ok(())
+}
+
+async fn retry(broker: Arc<Broker>) -> Result<(), Error> {
+    let mut by_queue: HashMap<i64, Vec<i64>> = HashMap::new();
+    for (queue_id, message_id) in broker.store().retry_candidates(RETRIES).await? {
+        by_queue.entry(queue_id).or_default().push(message_id);
+    }
+    for (queue_id, ids) in by_queue {
+        let redrive = Redrive {
+            to_queue_id: queue_id,
+            ids: Some(ids),
+            filter: DeadFilter::default(),
+            limit: RETRIES,
+            apart: Seconds::ZERO,
+            first_in: Seconds::ZERO,
+            scheduled: true,
+        };
+        let redriven = broker.store().redrive(queue_id, &redrive).await?;
+        if !redriven.is_empty() {
+            tracing::info!(queue_id, messages = redriven.len(), "dead letters retried");
+            broker.redriven(queue_id, &redriven);
+        }
+    }
+    Ok(())
+}
+
+async fn make_partitions(broker: Arc<Broker>) -> Result<(), Error> {
+    if broker.store().partitions_run_short().await? {
+        broker.store().make_partitions().await?;
+    }
+    Ok(())
+}
+
+async fn drop_partitions(broker: Arc<Broker>) -> Result<(), Error> {
+    while broker.store().drop_partitions().await? {}
+    Ok(())
+}
+
+async fn prune(broker: Arc<Broker>) -> Result<(), Error> {
+    while broker.store().prune().await? {}
+    Ok(())
+}
+
+async fn sweep(broker: Arc<Broker>) -> Result<(), Error> {
+    let violations = broker.store().watermark_violations().await?;
+    if violations > 0 {
+        tracing::error!(
+            violations,
+            "messages lie below a watermark: please report this"
+        );
+    }
+    Ok(())
+}
+
+async fn vacuum(broker: Arc<Broker>) -> Result<(), Error> {
+    if broker.store().hot_dead_rows().await? > DEAD_ROWS {
+        broker.store().vacuum_hot_tables().await?;
+    }
+    Ok(())
+}
