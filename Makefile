@@ -1,0 +1,49 @@
+# Everything a person types. `make` alone lists it.
+
+# Arguments for `postrider serve`: make run ARGS="--listen 127.0.0.1:9000"
+ARGS ?=
+
+# Where cargo builds to: an absolute path, or relative to this folder.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Into a file first: a failing build must not end up in the document.
+PRINT_OPENAPI = mkdir -p $(TARGET) && cargo run --quiet --locked -- openapi > $(TARGET)/openapi.json
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test openapi check check-fmt check-clippy check-doc check-openapi
+
+help: ## what there is to type
+	@echo 'usage: make TARGET'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what is missing: a C compiler, Postgres' server programs
+	@scripts/setup
+
+# exec, so that no shell stands between the terminal and the gateway: Ctrl-C and
+# SIGTERM reach it, and make waits until it has drained.
+run: setup ## build it, and serve on 127.0.0.1:8080 with a Postgres of its own
+	cargo build --release --locked
+	@exec $(TARGET)/release/postrider serve $(ARGS)
+
+test: setup ## run every test; they start a Postgres of their own
+	cargo test --locked
+
+openapi: ## write openapi/openapi.json anew from the code
+	$(PRINT_OPENAPI)
+	cp $(TARGET)/openapi.json openapi/openapi.json
+
+check: check-fmt check-clippy check-doc check-openapi ## format, lints, documentation, OpenAPI: all CI checks besides the tests
+
+check-fmt:
+	cargo fmt --check
+
+check-clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+
+check-doc:
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+check-openapi:
+	$(PRINT_OPENAPI)
+	@diff -u openapi/openapi.json $(TARGET)/openapi.json \
+	  || { echo 'openapi/openapi.json is not what the code says: `make openapi` rewrites it' >&2; exit 1; }

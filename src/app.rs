@@ -1,0 +1,308 @@
+//! Wires everything together; starts it in order and ends it in the reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::batch::Broker;
+use crate::config::Config;
+use crate::domain::ReceiptKey;
+use crate::embedded::{self, Embedded};
+use crate::http::{self, Gateway};
+use crate::store::{self, ConnectOptions, Store};
+use crate::workers;
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The private Postgres.
+    #[error("{0}")]
+    Embedded(#[from] embedded::Error),
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// The address.
+    #[error(
+        "cannot listen on {address}: {source}. Is another gateway running? --listen takes another \
+         address."
+    )]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    store: Store,
+    gateway_id: i64,
+    broker: Arc<Broker>,
+    drain: Duration,
+    /// Cancelled first: no new requests, no new work.
+    stop: CancellationToken,
+    /// Cancelled when the requests in hand are answered.
+    stop_writers: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    tracker: TaskTracker,
+    database: Database,
+}
+
+/// Where the messages are.
+#[derive(Debug)]
+pub struct Database {
+    options: ConnectOptions,
+    description: String,
+    private: Option<Private>,
+}
+
+/// A private Postgres and the task that watches over it.
+#[derive(Debug)]
+struct Private {
+    stop: CancellationToken,
+    watch: JoinHandle<Result<(), embedded::Error>>,
+}
+
+impl Database {
+    /// The one that the configuration names, or a private one, started.
+    ///
+    /// # Errors
+    /// [`embedded::Error`].
+    pub async fn open(config: &Config) -> Result<Self, embedded::Error> {
+        if let Some(url) = &config.database_url {
+            return Ok(Self {
+                options: url.options(),
+                description: format!("database: {url}"),
+                private: None,
+            });
+        }
+        let postgres = Embedded::start(embedded::Options {
+            data_dir: config.data_dir.clone(),
+            fallback_dir: config
+                .data_dir_is_default
+                .then(|| embedded::SYSTEM_DATA_DIR.into()),
+            bin_dir: config.pg_bin.clone(),
+        })
+        .await?;
+        let stop = CancellationToken::new();
+        Ok(Self {
+            options: Store::socket_options(postgres.socket_dir(), postgres.user()),
+            description: format!(
+                "database: private Postgres {} in {}",
+                postgres.version(),
+                postgres.data_dir().display()
+            ),
+            private: Some(Private {
+                watch: TaskTracker::new().spawn(postgres.supervise(stop.clone())),
+                stop,
+            }),
+        })
+    }
+
+    /// A store on it, its schema up to date. Waits while the database is away,
+    /// saying so.
+    ///
+    /// # Errors
+    /// What waiting does not mend: no such database, wrong password, a schema
+    /// that is newer.
+    pub async fn store(&self, config: &Config) -> Result<Store, store::Error> {
+        let store = Store::new(
+            self.options.clone(),
+            config.database_connections,
+            config.partition_messages,
+        );
+        let mut attempt = 0u32;
+        loop {
+            match store.migrate().await {
+                Ok(()) => return Ok(store),
+                Err(error @ store::Error::Unavailable(_)) => {
+                    if attempt.is_multiple_of(10) {
+                        tracing::warn!("{}; waiting for it: {error}", self.description);
+                    }
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Stops it, if it is ours.
+    ///
+    /// # Errors
+    /// [`embedded::Error`].
+    pub async fn close(self) -> Result<(), embedded::Error> {
+        let Some(private) = self.private else {
+            return Ok(());
+        };
+        private.stop.cancel();
+        match private.watch.await {
+            Ok(result) => result,
+            Err(panic) => {
+                tracing::error!(%panic, "the watch over the private Postgres ended");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl App {
+    /// Starts the gateway. When it returns, requests are answered.
+    ///
+    /// # Errors
+    /// [`Error`]; what was started is stopped again.
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        // Before the database, which takes longer: a second gateway on the
+        // address is told at once.
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| Error::Listen {
+                address: config.listen,
+                source,
+            })?;
+        let database = Database::open(config).await?;
+        match Self::start_on(config, listener, &database).await {
+            Ok(start) => Ok(start(database)),
+            Err(error) => {
+                if let Err(error) = database.close().await {
+                    tracing::error!(%error, "stopping the private Postgres");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_on(
+        config: &Config,
+        listener: TcpListener,
+        database: &Database,
+    ) -> Result<impl FnOnce(Database) -> Self + use<>, Error> {
+        let store = database.store(config).await?;
+        let secret = store.secret().await?;
+        let gaps = store.durability_gaps().await?;
+        let address = listener.local_addr().map_err(|source| Error::Listen {
+            address: config.listen,
+            source,
+        })?;
+
+        let tracker = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let stop_writers = CancellationToken::new();
+        let gateway_id = rand::random::<i64>();
+        let broker = Arc::new(Broker::start(&store, &tracker, &stop_writers));
+        workers::start(&broker, gateway_id, &tracker, &stop);
+        let gateway = Arc::new(Gateway {
+            broker: Arc::clone(&broker),
+            receipts: ReceiptKey::new(&secret),
+            id: gateway_id,
+            clock: now,
+            gaps: gaps.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        });
+        let server = tracker.spawn(http::listen(listener, gateway));
+        greet(address, database, &gaps);
+
+        let drain = Duration::from_secs(config.drain_seconds);
+        Ok(move |database| Self {
+            address,
+            store,
+            gateway_id,
+            broker,
+            drain,
+            stop,
+            stop_writers,
+            server,
+            tracker,
+            database,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The store, for tests that look behind the interface.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The hot paths, for tests that look behind the interface.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Ends it in order: no new requests; waiting receivers go home; requests in
+    /// hand are answered, for as long as the configuration allows; workers end
+    /// their iterations; the database is closed.
+    ///
+    /// # Errors
+    /// [`embedded::Error`] if the private Postgres did not stop.
+    pub async fn shut_down(self) -> Result<(), embedded::Error> {
+        self.stop.cancel();
+        self.broker.close();
+        if tokio::time::timeout(self.drain, self.server).await.is_err() {
+            tracing::warn!("some requests took too long to end and were cut off");
+        }
+        self.stop_writers.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(Duration::from_secs(1), self.tracker.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some work took too long to end and was cut off");
+        }
+        let goodbye = async {
+            if let Err(error) = self.store.farewell(self.gateway_id).await {
+                tracing::debug!(%error, "the others were not told");
+            }
+            self.store.close().await;
+        };
+        if tokio::time::timeout(Duration::from_secs(1), goodbye)
+            .await
+            .is_err()
+        {
+            tracing::debug!("the database did not say goodbye");
+        }
+        self.database.close().await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Says what a person at a terminal wants to know.
+fn greet(address: SocketAddr, database: &Database, gaps: &[String]) {
+    tracing::info!(
+        "postrider {} listening on http://{address}",
+        env!("CARGO_PKG_VERSION")
+    );
+    tracing::info!("docs: http://{address}/docs");
+    tracing::info!("{}", database.description);
+    if address.ip().is_loopback() {
+        tracing::info!("off: API keys; programs on this machine may do everything");
+    } else {
+        tracing::warn!("off: API keys; whoever reaches {address} may do everything");
+    }
+    for gap in gaps {
+        tracing::warn!("off: {gap}");
+    }
+}
+
+/// The time of this machine.
+#[expect(clippy::disallowed_methods, reason = "the one place that hands it out")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}

@@ -1,0 +1,270 @@
+//! What can be set, by option or by environment variable, checked once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::store::{ConnectOptions, Store};
+
+/// Message queues over plain HTTP, kept in Postgres.
+///
+/// Without a database URL it runs a private Postgres in the data folder, from
+/// the server binaries that are installed on this machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "postrider",
+    version,
+    after_help = "Every option can also be set by the environment variable that stands beside it.\n\
+        \n\
+        Examples:\n  \
+        postrider                                    serve on 127.0.0.1:8080, data in .postrider\n  \
+        postrider --listen 0.0.0.0:8080              serve to others, too\n  \
+        postrider --database-url postgres://pr@db/pr?sslmode=verify-full\n                                               \
+        use that Postgres"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the gateway (what happens without a command)
+    Serve,
+    /// Bring the database's schema up to date, and exit
+    ///
+    /// `serve` does it too; this is for those whose gateways may not.
+    Migrate,
+    /// Print the `OpenAPI` document
+    Openapi,
+    /// Print the effective configuration as JSON, secrets hidden
+    Config,
+}
+
+/// All settings of the gateway.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct Config {
+    /// Address to serve on; port 0 takes a free one
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_LISTEN",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub listen: SocketAddr,
+
+    /// Folder of the private Postgres
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_DATA_DIR",
+        default_value = ".postrider",
+        value_name = "FOLDER"
+    )]
+    pub data_dir: PathBuf,
+
+    /// Whether nobody set the folder.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub data_dir_is_default: bool,
+
+    /// Use this Postgres instead of a private one
+    ///
+    /// postgres://USER:PASSWORD@HOST:PORT/DATABASE; TLS as `?sslmode=` says
+    /// (disable, prefer, require, verify-ca, verify-full).
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// Connections to the database, at most
+    #[arg(
+        long, global = true, env = "POSTRIDER_DATABASE_CONNECTIONS", default_value_t = 12,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(3..=1000)
+    )]
+    pub database_connections: u32,
+
+    /// Folder with Postgres' server binaries, if they are not found
+    #[arg(long, global = true, env = "POSTRIDER_PG_BIN", value_name = "FOLDER")]
+    pub pg_bin: Option<PathBuf>,
+
+    /// Messages in one partition; a partition is dropped when all are settled
+    #[arg(
+        long, global = true, env = "POSTRIDER_PARTITION_MESSAGES",
+        default_value_t = Store::PARTITION_SIZE, value_name = "N",
+        value_parser = clap::value_parser!(i64).range(100..=1_000_000_000)
+    )]
+    pub partition_messages: i64,
+
+    /// What to log: a level (error, warn, info, debug, trace) or a filter such
+    /// as `info,postrider::http=debug`
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+
+    /// How to log, to standard error
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_LOG_FORMAT",
+        default_value = "human"
+    )]
+    pub log_format: LogFormat,
+
+    /// How long requests in hand may take after a signal to stop
+    #[arg(
+        long, global = true, env = "POSTRIDER_DRAIN_SECONDS", default_value_t = 5,
+        value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600)
+    )]
+    pub drain_seconds: u64,
+}
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people on a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Cli {
+    /// Reads the arguments and the environment; ends the program with a message
+    /// if they are wrong, or with the help that was asked for.
+    #[must_use]
+    pub fn read() -> Self {
+        let matches = Self::command().get_matches();
+        let is_default = |matches: &clap::ArgMatches| {
+            matches.value_source("data_dir") == Some(ValueSource::DefaultValue)
+        };
+        // A global option may stand before or after the command.
+        let data_dir_is_default =
+            is_default(&matches) && matches.subcommand().is_none_or(|(_, sub)| is_default(sub));
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        cli.config.data_dir_is_default = data_dir_is_default;
+        cli
+    }
+}
+
+/// The URL of a Postgres database; its password never shows.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    url: url::Url,
+    options: ConnectOptions,
+}
+
+impl DatabaseUrl {
+    /// How to connect.
+    #[must_use]
+    pub fn options(&self) -> ConnectOptions {
+        self.options.clone()
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // Neither error repeats the URL, which holds a password.
+        let url = url::Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            return Err("must begin with postgres://".to_owned());
+        }
+        let options = ConnectOptions::from_str(text).map_err(|error| error.to_string())?;
+        Ok(Self { url, options })
+    }
+}
+
+impl std::fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = self.url.clone();
+        if shown.password().is_some() && shown.set_password(Some("hidden")).is_err() {
+            return f.write_str("postgres://hidden");
+        }
+        // A password may also be a query parameter.
+        let query: Vec<(String, String)> = shown
+            .query_pairs()
+            .map(|(name, value)| {
+                let value = if name == "password" {
+                    "hidden".into()
+                } else {
+                    value
+                };
+                (name.into_owned(), value.into_owned())
+            })
+            .collect();
+        if !query.is_empty() {
+            shown.query_pairs_mut().clear().extend_pairs(query);
+        }
+        shown.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn passwords_do_not_show() {
+        for text in [
+            "postgres://me:s3cret@db/x?sslmode=require",
+            "postgres://me@db/x?password=s3cret&sslmode=require",
+        ] {
+            let url: DatabaseUrl = text.parse().expect("a good URL");
+            let shown = format!(
+                "{url} {url:?} {}",
+                serde_json::to_string(&url).expect("text")
+            );
+            assert!(!shown.contains("s3cret"), "{shown}");
+            assert!(shown.contains("sslmode=require"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn refused_urls_are_not_repeated() {
+        for text in [
+            "mysql://me:s3cret@db/x",
+            "postgres://me:s3cret@db:port/x",
+            "s3cret",
+        ] {
+            let error = text.parse::<DatabaseUrl>().expect_err("a bad URL");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! `/v1/queues/{queue}/dead-letters`.
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::extract::{InMessage, InQueue, Json, NoParams, OptionalJson, Query, in_range};
+use super::messages::write_page;
+use super::page;
+use super::problem::Problem;
+use super::receive::{JSON, write_with_body};
+use super::{SharedGateway, json_bytes, reply};
+use crate::domain::{DeadReason, Headers, Limits, MessageId, QueueName, Seconds};
+use crate::store::{Cursor, DeadFilter, DeadLetter, Redrive};
+
+/// Why a message is a dead letter.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reason {
+    /// All attempts failed.
+    MaxAttempts,
+    /// Its consumer rejected it.
+    Rejected,
+    /// Its time to live passed.
+    Expired,
+    /// Its queue was full.
+    Overflow,
+}
+
+impl Reason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxAttempts => DeadReason::MaxAttempts,
+            Self::Rejected => DeadReason::Rejected,
+            Self::Expired => DeadReason::Expired,
+            Self::Overflow => DeadReason::Overflow,
+        }
+        .as_str()
+    }
+}
+
+/// A dead letter.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
+pub(crate) struct DeadLetterHead {
+    /// The id it has always had.
+    #[schema(value_type = String, example = "msg_000000000001a")]
+    id: MessageId,
+    /// `max-attempts`, `rejected`, `expired` or `overflow`.
+    reason: String,
+    /// Attempts made.
+    attempts: i32,
+    /// How often the scheduled retry has put it back before.
+    retry_rounds: i32,
+    /// The reason that the last consumer gave.
+    last_error: Option<String>,
+    dead_at: DateTime<Utc>,
+    /// When it is removed.
+    expires_at: DateTime<Utc>,
+    enqueued_at: DateTime<Utc>,
+    content_type: String,
+    headers: Headers,
+    key: Option<String>,
+    priority: i16,
+    correlation_id: Option<String>,
+    reply_to: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+    /// The JSON value, byte for byte as it was published.
+    #[serde(skip)]
+    #[schema(value_type = Option<serde_json::Value>)]
+    #[expect(dead_code, reason = "written by write_with_body")]
+    body: (),
+    /// Or the bytes, in base64.
+    #[serde(skip)]
+    #[schema(value_type = Option<String>)]
+    #[expect(dead_code, reason = "written by write_with_body")]
+    body_base64: (),
+}
+
+impl DeadLetterHead {
+    fn new(letter: &DeadLetter) -> Self {
+        Self {
+            id: MessageId(letter.message_id),
+            reason: letter.reason.clone(),
+            attempts: letter.attempts,
+            retry_rounds: letter.rounds,
+            last_error: letter.last_error.clone(),
+            dead_at: letter.dead_at,
+            expires_at: letter.expires_at,
+            enqueued_at: letter.enqueued_at,
+            content_type: letter
+                .content_type
+                .clone()
+                .unwrap_or_else(|| JSON.to_owned()),
+            headers: letter.headers.clone().unwrap_or_default(),
+            key: letter.key.clone(),
+            priority: letter.priority,
+            correlation_id: letter.correlation_id.clone(),
+            reply_to: letter.reply_to.clone(),
+            traceparent: letter.traceparent.clone(),
+            tracestate: letter.tracestate.clone(),
+            body: (),
+            body_base64: (),
+        }
+    }
+}
+
+/// A page of dead letters.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeadLetterList {
+    dead_letters: Vec<DeadLetterHead>,
+    /// Where the next page begins; null at the end.
+    next_cursor: Option<String>,
+}
+
+/// Which dead letters to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeadLetterParams {
+    /// Only those that died of this.
+    #[param(inline)]
+    reason: Option<Reason>,
+    /// Only those that died at this time or later.
+    since: Option<DateTime<Utc>>,
+    /// Only those that died before this time.
+    until: Option<DateTime<Utc>>,
+    /// At most so many; 1 to 1000, by default 100.
+    limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List dead letters
+///
+/// Newest first.
+#[utoipa::path(
+    get, path = "/v1/queues/{queue}/dead-letters", tag = "Dead letters",
+    params(("queue" = String, Path, description = "Its name", example = "orders"),
+        DeadLetterParams),
+    responses(
+        (status = 200, description = "A page of dead letters", body = DeadLetterList,
+            headers(("Link" = String, description = "The next page, rel=\"next\""))),
+        (status = 404, description = "`queue-not-found`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn list_dead_letters(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(params): Query<DeadLetterParams>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let limit = page::limit(params.limit)?;
+    let after = params.cursor.as_deref().map(page::cursor).transpose()?;
+    if matches!(after, Some(Cursor::Ready { .. })) {
+        return Err(Problem::bad_request(
+            "invalid-cursor",
+            "The cursor is of another list.",
+        ));
+    }
+    let filter = DeadFilter {
+        reason: params.reason.map(Reason::as_str),
+        since: params.since,
+        until: params.until,
+    };
+    let queue = gateway.queue(&name).await?;
+    let (letters, next) = gateway
+        .broker
+        .store()
+        .dead_letters(queue.id, filter, after, limit)
+        .await?;
+    let items = letters.into_iter().map(|letter| {
+        (
+            DeadLetterHead::new(&letter),
+            letter.body,
+            letter.content_type.is_none(),
+        )
+    });
+    write_page("dead_letters", items, &uri, next)
+}
+
+fn dead_letter_not_found() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "dead-letter-not-found",
+        "The queue has no such dead letter: it was put back or removed, or never there.",
+    )
+}
+
+/// Read one dead letter
+#[utoipa::path(
+    get, path = "/v1/queues/{queue}/dead-letters/{id}", tag = "Dead letters",
+    params(
+        ("queue" = String, Path, description = "The queue's name", example = "orders"),
+        ("id" = String, Path, description = "The message's id", example = "msg_000000000001a"),
+    ),
+    responses(
+        (status = 200, description = "The dead letter", body = DeadLetterHead),
+        (status = 404, description = "`queue-not-found`, `dead-letter-not-found`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn get_dead_letter(
+    State(gateway): State<SharedGateway>,
+    InMessage(name, id): InMessage,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Response, Problem> {
+    let queue = gateway.queue(&name).await?;
+    let letter = gateway
+        .broker
+        .store()
+        .dead_letter(queue.id, id.0)
+        .await?
+        .ok_or_else(dead_letter_not_found)?;
+    let mut out = Vec::new();
+    let head = DeadLetterHead::new(&letter);
+    write_with_body(&mut out, &head, &letter.body, letter.content_type.is_none())
+        .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+    Ok(json_bytes(StatusCode::OK, out))
+}
+
+/// Remove one dead letter
+#[utoipa::path(
+    delete, path = "/v1/queues/{queue}/dead-letters/{id}", tag = "Dead letters",
+    params(
+        ("queue" = String, Path, description = "The queue's name", example = "orders"),
+        ("id" = String, Path, description = "The message's id", example = "msg_000000000001a"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, description = "`queue-not-found`, `dead-letter-not-found`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn delete_dead_letter(
+    State(gateway): State<SharedGateway>,
+    InMessage(name, id): InMessage,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<StatusCode, Problem> {
+    let queue = gateway.queue(&name).await?;
+    if gateway
+        .broker
+        .store()
+        .delete_dead_letter(queue.id, id.0)
+        .await?
+    {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(dead_letter_not_found())
+    }
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Filter {
+    /// Only those that died of this.
+    reason: Option<Reason>,
+    /// Only those that died at this time or later.
+    since: Option<DateTime<Utc>>,
+    /// Only those that died before this time.
+    until: Option<DateTime<Utc>>,
+}
+
+impl From<Filter> for DeadFilter {
+    fn from(filter: Filter) -> Self {
+        Self {
+            reason: filter.reason.map(Reason::as_str),
+            since: filter.since,
+            until: filter.until,
+        }
+    }
+}
+
+/// What to put back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Redrive, example = json!({"filter": {"reason": "max-attempts"}, "limit": 1000}))]
+pub(crate) struct RedriveRequest {
+    /// These, 1 to 1000; or a filter.
+    ids: Option<Vec<String>>,
+    /// Those that match; `{}` is all.
+    filter: Option<Filter>,
+    /// With a filter: at most so many, the oldest first; 1 to 10000, by default
+    /// 1000.
+    limit: Option<i64>,
+    /// Another queue; by default the one they came from.
+    to_queue: Option<String>,
+    /// Spread them over time: so many a second.
+    per_second: Option<f64>,
+}
+
+/// What was put back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Redriven {
+    /// How many.
+    count: usize,
+    /// Which, in the order they will be received.
+    #[schema(value_type = Vec<String>)]
+    ids: Vec<MessageId>,
+    /// With `ids`: those that are not dead letters of the queue (any more).
+    #[schema(value_type = Vec<String>)]
+    not_found: Vec<String>,
+}
+
+/// Redrive dead letters
+///
+/// Puts dead letters back to work: attempts are counted anew, the id is kept.
+/// With `ids` of which none is a dead letter the answer is 404.
+#[utoipa::path(
+    post, path = "/v1/queues/{queue}/dead-letters/redrive", tag = "Dead letters",
+    params(("queue" = String, Path, description = "Its name", example = "orders")),
+    request_body = RedriveRequest,
+    responses(
+        (status = 200, description = "What was put back", body = Redriven),
+        (status = 404, description = "`queue-not-found`, `dead-letter-not-found`"),
+        (status = 413, description = "`body-too-large`"),
+        (status = 415, description = "`unsupported-media-type`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn redrive(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+    Json(request): Json<RedriveRequest>,
+) -> Result<Response, Problem> {
+    let (wanted, filter) = match (request.ids, request.filter) {
+        (Some(ids), None) if (1..=Limits::BATCH).contains(&ids.len()) => (Some(ids), None),
+        (Some(_), None) => return Err(Problem::invalid("/ids", "must be 1 to 1000 ids")),
+        (None, Some(filter)) => (None, Some(filter)),
+        (None, None) => return Err(Problem::invalid("", "send ids or a filter; {} is all")),
+        (Some(_), Some(_)) => return Err(Problem::invalid("/filter", "not together with ids")),
+    };
+    let limit = in_range(request.limit, 1000, 1..=10_000, "/limit")?;
+    let apart = match request.per_second {
+        None => Seconds::ZERO,
+        Some(rate) if rate.is_finite() && (0.001..=1000.0).contains(&rate) => {
+            Seconds::from_f64(1.0 / rate).unwrap_or(Seconds::ZERO)
+        }
+        Some(_) => {
+            return Err(Problem::invalid(
+                "/per_second",
+                "must be from 0.001 to 1000",
+            ));
+        }
+    };
+    let queue = gateway.queue(&name).await?;
+    let target = match &request.to_queue {
+        Some(to) => gateway.queue(&QueueName::parse(to, "/to_queue")?).await?,
+        None => queue.clone(),
+    };
+    let parsed: Option<Vec<i64>> = wanted.as_ref().map(|ids| {
+        ids.iter()
+            .filter_map(|id| MessageId::parse(id))
+            .map(|id| id.0)
+            .collect()
+    });
+    let redriven = gateway
+        .broker
+        .store()
+        .redrive(
+            queue.id,
+            &Redrive {
+                to_queue_id: target.id,
+                ids: parsed,
+                filter: filter.unwrap_or_default().into(),
+                limit,
+                apart,
+                first_in: Seconds::ZERO,
+                scheduled: false,
+            },
+        )
+        .await?;
+    gateway.broker.redriven(target.id, &redriven);
+    let ids: Vec<MessageId> = redriven.iter().map(|(id, _)| MessageId(*id)).collect();
+    let not_found: Vec<String> = wanted
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|id| MessageId::parse(id).is_none_or(|id| !ids.contains(&id)))
+        .map(|id| id.chars().take(100).collect())
+        .collect();
+    if ids.is_empty() && !not_found.is_empty() {
+        return Err(dead_letter_not_found());
+    }
+    Ok(reply(
+        StatusCode::OK,
+        &Redriven {
+            count: ids.len(),
+            ids,
+            not_found,
+        },
+    ))
+}
+
+/// Which dead letters to remove.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DeadLetterPurge, example = json!({"filter": {"reason": "expired"}}))]
+pub(crate) struct PurgeRequest {
+    /// By default all.
+    filter: Option<Filter>,
+}
+
+/// How many were removed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeadLettersPurged {
+    dead_letters: i64,
+}
+
+/// Purge dead letters
+#[utoipa::path(
+    post, path = "/v1/queues/{queue}/dead-letters/purge", tag = "Dead letters",
+    params(("queue" = String, Path, description = "Its name", example = "orders")),
+    request_body(content = PurgeRequest, description = "May be left out"),
+    responses(
+        (status = 200, description = "How many were removed", body = DeadLettersPurged),
+        (status = 404, description = "`queue-not-found`"),
+        (status = 413, description = "`body-too-large`"),
+        (status = 415, description = "`unsupported-media-type`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn purge_dead_letters(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+    OptionalJson(request): OptionalJson<PurgeRequest>,
+) -> Result<Response, Problem> {
+    let queue = gateway.queue(&name).await?;
+    let filter = request.filter.unwrap_or_default().into();
+    let dead_letters = gateway.broker.store().purge_dead(queue.id, filter).await?;
+    tracing::info!(queue = %name, dead_letters, "dead letters purged");
+    Ok(reply(StatusCode::OK, &DeadLettersPurged { dead_letters }))
+}

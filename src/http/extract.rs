@@ -1,0 +1,313 @@
+//! Extractors whose refusals are problems.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use super::problem::Problem;
+use crate::domain::{self, MessageId, QueueName, quoted};
+
+/// Bytes of a request's body: a batch of 1,000 messages of 16 KiB.
+pub(crate) const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// A path's parameters, as text.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T, S> FromRequestParts<S> for Path<T>
+where
+    T: DeserializeOwned + Send + AsRef<[String]>,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let refuse = || Problem::bad_request("invalid-path", "The path is not valid UTF-8 text.");
+        let AxumPath(params) = AxumPath::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| refuse())?;
+        if params.as_ref().iter().any(|param| param.contains('\0')) {
+            return Err(refuse());
+        }
+        Ok(Self(params))
+    }
+}
+
+/// The queue that a path names.
+pub(crate) struct InQueue(pub(crate) QueueName);
+
+impl<S: Send + Sync> FromRequestParts<S> for InQueue {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([queue]) = Path::<[String; 1]>::from_request_parts(parts, state).await?;
+        Ok(Self(QueueName::parse(&queue, "queue")?))
+    }
+}
+
+/// The message of a queue that a path names.
+pub(crate) struct InMessage(pub(crate) QueueName, pub(crate) MessageId);
+
+impl<S: Send + Sync> FromRequestParts<S> for InMessage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([queue, id]) = Path::<[String; 2]>::from_request_parts(parts, state).await?;
+        let queue = QueueName::parse(&queue, "queue")?;
+        // No other text has ever been an id, so there is no such message.
+        let id = MessageId::parse(&id).ok_or_else(Problem::message_not_found)?;
+        Ok(Self(queue, id))
+    }
+}
+
+/// The query parameters; unknown ones are refused by name.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        serde_urlencoded::from_str(parts.uri.query().unwrap_or_default())
+            .map(Self)
+            .map_err(|error| Problem::bad_request("invalid-query", clipped(&error.to_string())))
+    }
+}
+
+/// No query parameter at all.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParams {}
+
+/// The whole body, at most [`BODY_LIMIT`] bytes, arrived within [`BODY_TIME`].
+pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            format!("The request's body is over the limit of {BODY_LIMIT} bytes."),
+        )
+    };
+    // Refused unread, before a client that waits for 100 Continue sends it.
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY_LIMIT as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::bad_request(
+            "body-cut-off",
+            "The connection broke before the body ended.",
+        )),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body-timeout",
+            "The body did not arrive within 30 s.",
+        )),
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if error.to_string() == "length limit exceeded" {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Whether a content type is JSON: `application/json`, with or without
+/// parameters.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            let media_type = value.split(';').next().unwrap_or_default().trim();
+            media_type.eq_ignore_ascii_case("application/json")
+        })
+}
+
+pub(crate) fn wrong_content_type(expected: &str) -> Problem {
+    Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported-media-type",
+        format!("Send the body with Content-Type: {expected}."),
+    )
+}
+
+/// A JSON body.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
+            return Err(wrong_content_type("application/json"));
+        }
+        parse(&read_body(&parts.headers, body).await?).map(Self)
+    }
+}
+
+/// A JSON body that may be left out.
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_body(&parts.headers, body).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !is_json(&parts.headers) {
+            return Err(wrong_content_type("application/json"));
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+/// Parses JSON. Not JSON is 400; JSON of another shape is 422 with a pointer.
+pub(crate) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Problem> {
+    check_depth(bytes)?;
+    match serde_json::from_slice(bytes) {
+        Ok(value) => Ok(value),
+        Err(error) if error.is_data() => Err(shape_problem::<T>(bytes, &error)),
+        Err(error) => Err(malformed(&error)),
+    }
+}
+
+/// Says where the wrong shape is: parses once more, with paths.
+fn shape_problem<'de, T: Deserialize<'de>>(bytes: &'de [u8], first: &serde_json::Error) -> Problem {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) => {
+            let pointer = error.path().iter().fold(String::new(), |pointer, segment| {
+                use serde_path_to_error::Segment;
+                match segment {
+                    Segment::Seq { index } => format!("{pointer}/{index}"),
+                    Segment::Map { key } => {
+                        format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
+                    }
+                    Segment::Enum { .. } | Segment::Unknown => pointer,
+                }
+            });
+            Problem::invalid(pointer, clipped(&error.inner().to_string()))
+        }
+        Ok(_) => Problem::invalid("", clipped(&first.to_string())),
+    }
+}
+
+fn malformed(error: &serde_json::Error) -> Problem {
+    Problem::bad_request(
+        "malformed-json",
+        format!("The body is not JSON: {}", clipped(&error.to_string())),
+    )
+}
+
+/// serde's messages repeat what was sent; no more than 100 characters of it.
+fn clipped(text: &str) -> String {
+    let shown = quoted(text);
+    let shown = shown[1..shown.len() - 1]
+        .replace("\\\"", "\"")
+        .replace("\\'", "'");
+    if text.chars().count() > 100 {
+        format!("{shown}...")
+    } else {
+        shown
+    }
+}
+
+/// Refuses JSON nested so deeply that parsers elsewhere choke on it. `serde_json`
+/// skips over raw values without counting; few documents have so many brackets
+/// that it needs to be looked at.
+fn check_depth(bytes: &[u8]) -> Result<(), Problem> {
+    const MAX_DEPTH: usize = 128;
+    if bytes
+        .iter()
+        .filter(|byte| matches!(byte, b'[' | b'{'))
+        .count()
+        < MAX_DEPTH
+    {
+        return Ok(());
+    }
+    match serde_json::from_slice::<Nested>(bytes) {
+        Err(error) if error.to_string().starts_with("recursion limit") => Err(malformed(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// Any JSON value, read recursively, so that `serde_json`'s recursion limit of
+/// 128 counts.
+struct Nested;
+
+impl<'de> Deserialize<'de> for Nested {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Nested;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("any value")
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Nested, E> {
+                Ok(Nested)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Nested, E> {
+                Ok(Nested)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Nested, E> {
+                Ok(Nested)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Nested, E> {
+                Ok(Nested)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Nested, E> {
+                Ok(Nested)
+            }
+            fn visit_unit<E>(self) -> Result<Nested, E> {
+                Ok(Nested)
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut a: A) -> Result<Nested, A::Error> {
+                while a.next_element::<Nested>()?.is_some() {}
+                Ok(Nested)
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut a: A) -> Result<Nested, A::Error> {
+                while a.next_entry::<IgnoredAny, Nested>()?.is_some() {}
+                Ok(Nested)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A number of messages or the like, within bounds.
+pub(crate) fn in_range(
+    value: Option<i64>,
+    default: i64,
+    range: std::ops::RangeInclusive<i64>,
+    pointer: &str,
+) -> Result<i64, domain::Error> {
+    let value = value.unwrap_or(default);
+    if range.contains(&value) {
+        Ok(value)
+    } else {
+        Err(domain::Error::invalid(
+            pointer,
+            format!("must be from {} to {}", range.start(), range.end()),
+        ))
+    }
+}

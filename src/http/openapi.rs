@@ -1,0 +1,142 @@
+//! The routes, and the `OpenAPI` 3.1 document that describes them. Both come from
+//! the same list, so neither can lack what the other has.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use utoipa::OpenApi;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::problem::ProblemBody;
+use super::{
+    Gateway, SharedGateway, ack, dead_letters, extend, health, messages, nack, publish, queues,
+    receive, uncancelled,
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Postrider",
+        description = "Message queues over plain HTTP, kept in Postgres.\n\n\
+            Errors are RFC 9457 problem details; match on `code`. Durations are seconds, times are \
+            RFC 3339 in UTC by the database's clock.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    servers((url = "/", description = "This gateway")),
+    tags(
+        (name = "Queues", description = "Settings and counts"),
+        (name = "Messages", description = "Publish, receive, settle"),
+        (name = "Dead letters", description = "Messages that were given up"),
+        (name = "Operations", description = "Health"),
+    ),
+    components(schemas(ProblemBody)),
+)]
+struct Document;
+
+/// The document, as `postrider openapi` prints it.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    complete(hot_routes().merge(cold_routes()).into_openapi())
+}
+
+/// Endpoints whose database work runs in the batchers' tasks: a client that
+/// hangs up cancels nothing, and a waiting receiver leaves the line.
+fn hot_routes() -> OpenApiRouter<SharedGateway> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(publish::publish))
+        .routes(routes!(receive::receive))
+        .routes(routes!(ack::ack))
+        .routes(routes!(nack::nack))
+        .routes(routes!(extend::extend))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+}
+
+/// Endpoints that ask the database themselves.
+fn cold_routes() -> OpenApiRouter<SharedGateway> {
+    OpenApiRouter::new()
+        .routes(routes!(queues::list_queues))
+        .routes(routes!(
+            queues::put_queue,
+            queues::patch_queue,
+            queues::get_queue,
+            queues::delete_queue
+        ))
+        .routes(routes!(queues::purge_queue))
+        .routes(routes!(messages::list_messages))
+        .routes(routes!(messages::get_message, messages::delete_message))
+        .routes(routes!(dead_letters::list_dead_letters))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::purge_dead_letters))
+        .routes(routes!(
+            dead_letters::get_dead_letter,
+            dead_letters::delete_dead_letter
+        ))
+}
+
+pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
+    let cold = cold_routes().route_layer(middleware::from_fn_with_state(
+        Arc::clone(gateway),
+        uncancelled,
+    ));
+    hot_routes().merge(cold)
+}
+
+/// Adds what every operation has: the problems any request can meet, and the
+/// schema of problems.
+pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let problem = || {
+        RefOr::T(
+            ContentBuilder::new()
+                .schema(Some(RefOr::Ref(Ref::from_schema_name("Problem"))))
+                .build(),
+        )
+    };
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        for operation in operations.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            for (status, description) in [
+                ("400", "The path, the query or the body is not well-formed"),
+                ("500", "`internal`: a bug; the log has more"),
+                (
+                    "503",
+                    "`database-unavailable`, `storage-full`, `overloaded`: try again",
+                ),
+            ] {
+                responses
+                    .entry(status.to_owned())
+                    .or_insert_with(|| RefOr::T(Response::new(description)));
+            }
+            for (status, response) in responses.iter_mut() {
+                if let RefOr::T(response) = response
+                    && (status.starts_with('4') || status.starts_with('5'))
+                {
+                    response
+                        .content
+                        .insert("application/problem+json".to_owned(), problem());
+                }
+            }
+        }
+    }
+    document
+}
+
+/// Swagger UI at `/docs`, from files that are in the binary; the document at
+/// `/openapi.json`.
+pub(super) fn swagger_ui(document: utoipa::openapi::OpenApi) -> Router {
+    SwaggerUi::new("/docs")
+        .url("/openapi.json", document)
+        .config(Config::from("/openapi.json").try_it_out_enabled(true))
+        .into()
+}

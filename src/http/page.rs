@@ -1,0 +1,135 @@
+//! Lists in pages: `?limit=` and an opaque `?cursor=`.
+
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::problem::Problem;
+use crate::store::Cursor;
+
+/// Checks `?limit=`: 1 to 1,000, by default 100.
+pub(crate) fn limit(limit: Option<i64>) -> Result<i64, Problem> {
+    match limit {
+        None => Ok(100),
+        Some(n @ 1..=1000) => Ok(n),
+        Some(_) => Err(Problem::bad_request(
+            "invalid-query",
+            "limit must be from 1 to 1000",
+        )),
+    }
+}
+
+fn invalid() -> Problem {
+    Problem::bad_request(
+        "invalid-cursor",
+        "The cursor is not one that a list gave out: begin without one.",
+    )
+}
+
+/// A cursor over names.
+pub(crate) fn name_cursor(text: &str) -> Result<String, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
+    match bytes.split_first() {
+        Some((b'n', name)) => String::from_utf8(name.to_vec())
+            .ok()
+            .filter(|name| !name.contains('\0'))
+            .ok_or_else(invalid),
+        _ => Err(invalid()),
+    }
+}
+
+/// Writes a cursor over names.
+pub(crate) fn write_name_cursor(name: &str) -> String {
+    URL_SAFE_NO_PAD.encode([b"n", name.as_bytes()].concat())
+}
+
+/// A cursor over messages.
+pub(crate) fn cursor(text: &str) -> Result<Cursor, Problem> {
+    let bytes: [u8; 17] = URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(invalid)?;
+    let number = |at: usize| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&bytes[at..at + 8]);
+        i64::from_be_bytes(eight)
+    };
+    match bytes[0] {
+        b'r' => {
+            let priority = i16::try_from(number(1))
+                .ok()
+                .filter(|p| (0..=9).contains(p));
+            Ok(Cursor::Ready {
+                priority: priority.ok_or_else(invalid)?,
+                position: number(9),
+            })
+        }
+        b't' => Ok(Cursor::Timed {
+            // Within what both chrono and Postgres can tell.
+            micros: Some(number(1))
+                .filter(|micros| (0..=253_402_300_799_000_000).contains(micros))
+                .ok_or_else(invalid)?,
+            message_id: number(9),
+        }),
+        _ => Err(invalid()),
+    }
+}
+
+/// Writes a cursor over messages.
+pub(crate) fn write_cursor(cursor: Cursor) -> String {
+    let (kind, a, b) = match cursor {
+        Cursor::Ready { priority, position } => (b'r', i64::from(priority), position),
+        Cursor::Timed { micros, message_id } => (b't', micros, message_id),
+    };
+    let mut bytes = vec![kind];
+    bytes.extend(a.to_be_bytes());
+    bytes.extend(b.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The `Link` header to the next page: this request with another cursor.
+pub(crate) fn link(uri: &Uri, next_cursor: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let Some(cursor) = next_cursor else {
+        return headers;
+    };
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name != "cursor")
+    {
+        query.append_pair(&name, &value);
+    }
+    query.append_pair("cursor", cursor);
+    let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
+    if let Ok(value) = HeaderValue::from_str(&link) {
+        headers.insert(header::LINK, value);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn cursors_survive_the_round_trip(
+            priority in 0i16..=9, position: i64,
+            micros in 0i64..253_402_300_799_000_000, message_id: i64,
+        ) {
+            for c in [Cursor::Ready { priority, position }, Cursor::Timed { micros, message_id }] {
+                prop_assert_eq!(cursor(&write_cursor(c)).ok(), Some(c));
+            }
+        }
+
+        #[test]
+        fn garbage_is_no_cursor_and_no_panic(text in "\\PC*") {
+            if let Ok(c) = cursor(&text) {
+                prop_assert_eq!(write_cursor(c), text);
+            }
+        }
+    }
+}

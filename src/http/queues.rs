@@ -1,0 +1,642 @@
+//! `/v1/queues`: settings, counts, purge.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::extract::{InQueue, NoParams, OptionalJson, Query, parse};
+use super::page;
+use super::problem::Problem;
+use super::{Gateway, SharedGateway, reply};
+use crate::domain::{
+    Backoff, DeadLetterSettings, QueueName, QueueSettings, RetrySettings, Seconds,
+};
+use crate::store::{self, Counts, DeadFilter, Queue};
+
+/// A queue's settings; every one has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(example = json!({"lease_seconds": 30, "max_attempts": 5}))]
+pub(crate) struct QueueConfig {
+    /// How long a receive leases a message when it does not say; 0.001 to 43200.
+    #[schema(value_type = f64, default = 30)]
+    lease_seconds: Seconds,
+    /// Failed attempts after which a message is a dead letter; 1 to 1000.
+    #[schema(default = 5)]
+    max_attempts: u32,
+    /// How long a message rests after a nack that does not say.
+    backoff: BackoffConfig,
+    /// How long a message may wait, from when it is first ready; up to 365 days.
+    #[schema(value_type = f64, default = 345_600)]
+    message_ttl_seconds: Seconds,
+    /// Delay of messages that do not say; up to 365 days.
+    #[schema(value_type = f64, default = 0)]
+    delay_seconds: Seconds,
+    /// Bound on ready messages; null for none.
+    max_ready: Option<u64>,
+    /// At the bound: `reject` refuses the publish with 429, `drop_oldest` makes
+    /// the oldest messages dead letters.
+    overflow: Overflow,
+    /// Largest body in bytes; up to 8388608.
+    #[schema(default = 1_048_576)]
+    max_message_bytes: u32,
+    /// How long a `dedup_id` is remembered; up to 7 days.
+    #[schema(value_type = f64, default = 86_400)]
+    dedup_window_seconds: Seconds,
+    /// What happens to messages that are given up.
+    dead_letter: DeadLetterConfig,
+}
+
+/// Exponential backoff: `initial_seconds * multiplier^(attempt - 1)`, at most
+/// `max_seconds`, less up to `jitter` of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BackoffConfig {
+    /// The wait after the first failure.
+    #[schema(value_type = f64, default = 5)]
+    initial_seconds: Seconds,
+    /// The factor from one wait to the next; 1 to 100.
+    #[schema(default = 2)]
+    multiplier: f64,
+    /// The longest wait.
+    #[schema(value_type = f64, default = 3600)]
+    max_seconds: Seconds,
+    /// The share of a wait that chance takes off; 0 to 1.
+    #[schema(default = 0.2)]
+    jitter: f64,
+}
+
+/// Dead letters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DeadLetterConfig {
+    /// Whether they are kept at all.
+    #[schema(default = true)]
+    enabled: bool,
+    /// Whether messages that expired are kept too.
+    #[schema(default = false)]
+    keep_expired: bool,
+    /// For how long.
+    #[schema(value_type = f64, default = 1_209_600)]
+    retention_seconds: Seconds,
+    /// Whether the scheduled retry puts them back.
+    retry: RetryConfig,
+}
+
+/// The scheduled retry of dead letters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetryConfig {
+    /// How long after its death a message is put back; at least 1.
+    #[schema(value_type = f64, default = 300)]
+    every_seconds: Seconds,
+    /// How often, for one message; 0 is never.
+    #[schema(default = 0)]
+    max_rounds: u32,
+}
+
+/// What a full queue does with a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Overflow {
+    /// Refuse it with 429.
+    Reject,
+    /// Take it; the oldest messages become dead letters.
+    DropOldest,
+}
+
+/// A queue with its settings and live counts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QueueView {
+    /// Its name.
+    #[schema(value_type = String, example = "orders")]
+    name: QueueName,
+    #[serde(flatten)]
+    config: QueueConfig,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+    /// When its settings were last changed.
+    updated_at: DateTime<Utc>,
+    #[serde(flatten)]
+    counts: Option<CountsView>,
+}
+
+/// Live counts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CountsView {
+    /// Messages that can be received now.
+    ready: i64,
+    /// Messages under a lease.
+    leased: i64,
+    /// Messages that wait for a time: delays and backoffs.
+    delayed: i64,
+    /// Dead letters.
+    dead: i64,
+    /// Since the publish of the oldest of the messages that come next; null if
+    /// none is ready.
+    oldest_ready_age_seconds: Option<f64>,
+    /// Receivers that wait or hold leases now.
+    consumers: i64,
+    /// When this was so; at most 5 s ago.
+    counted_at: DateTime<Utc>,
+}
+
+/// A page of queues.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QueueList {
+    queues: Vec<QueueView>,
+    /// Where the next page begins; null at the end.
+    next_cursor: Option<String>,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        (&QueueSettings::default()).into()
+    }
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        QueueConfig::default().backoff
+    }
+}
+
+impl Default for DeadLetterConfig {
+    fn default() -> Self {
+        QueueConfig::default().dead_letter
+    }
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        DeadLetterConfig::default().retry
+    }
+}
+
+impl From<&QueueSettings> for QueueConfig {
+    fn from(s: &QueueSettings) -> Self {
+        Self {
+            lease_seconds: s.lease,
+            max_attempts: s.max_attempts,
+            backoff: BackoffConfig {
+                initial_seconds: s.backoff.initial,
+                multiplier: s.backoff.multiplier,
+                max_seconds: s.backoff.max,
+                jitter: s.backoff.jitter,
+            },
+            message_ttl_seconds: s.message_ttl,
+            delay_seconds: s.delay,
+            max_ready: s.max_ready,
+            overflow: match s.overflow {
+                crate::domain::Overflow::Reject => Overflow::Reject,
+                crate::domain::Overflow::DropOldest => Overflow::DropOldest,
+            },
+            max_message_bytes: s.max_message_bytes,
+            dedup_window_seconds: s.dedup_window,
+            dead_letter: DeadLetterConfig {
+                enabled: s.dead_letter.enabled,
+                keep_expired: s.dead_letter.keep_expired,
+                retention_seconds: s.dead_letter.retention,
+                retry: RetryConfig {
+                    every_seconds: s.dead_letter.retry.every,
+                    max_rounds: s.dead_letter.retry.max_rounds,
+                },
+            },
+        }
+    }
+}
+
+impl QueueConfig {
+    /// The settings, checked.
+    fn settings(self) -> Result<QueueSettings, Problem> {
+        let settings = QueueSettings {
+            lease: self.lease_seconds,
+            max_attempts: self.max_attempts,
+            backoff: Backoff {
+                initial: self.backoff.initial_seconds,
+                multiplier: self.backoff.multiplier,
+                max: self.backoff.max_seconds,
+                jitter: self.backoff.jitter,
+            },
+            message_ttl: self.message_ttl_seconds,
+            delay: self.delay_seconds,
+            max_ready: self.max_ready,
+            overflow: match self.overflow {
+                Overflow::Reject => crate::domain::Overflow::Reject,
+                Overflow::DropOldest => crate::domain::Overflow::DropOldest,
+            },
+            max_message_bytes: self.max_message_bytes,
+            dedup_window: self.dedup_window_seconds,
+            dead_letter: DeadLetterSettings {
+                enabled: self.dead_letter.enabled,
+                keep_expired: self.dead_letter.keep_expired,
+                retention: self.dead_letter.retention_seconds,
+                retry: RetrySettings {
+                    every: self.dead_letter.retry.every_seconds,
+                    max_rounds: self.dead_letter.retry.max_rounds,
+                },
+            },
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl QueueView {
+    fn new(queue: &Queue, counts: Option<CountsView>) -> Self {
+        Self {
+            name: queue.name.clone(),
+            config: (&queue.settings).into(),
+            created_at: queue.created_at,
+            updated_at: queue.updated_at,
+            counts,
+        }
+    }
+}
+
+impl Gateway {
+    async fn counts(&self, queue: &Queue) -> Result<Option<CountsView>, store::Error> {
+        let counts = self.broker.store().counts(queue.id, self.id).await?;
+        let here = self.broker.waiting().get(&queue.id).copied().unwrap_or(0);
+        Ok(counts.map(|c: Counts| CountsView {
+            ready: c.ready,
+            leased: c.leased,
+            delayed: c.delayed,
+            dead: c.dead,
+            oldest_ready_age_seconds: c.oldest_ready_age_seconds,
+            consumers: c.holding + c.waiting_elsewhere + i64::try_from(here).unwrap_or(i64::MAX),
+            counted_at: c.counted_at,
+        }))
+    }
+}
+
+/// The `ETag` of a queue: of its settings, not of its counts.
+fn etag(queue: &Queue) -> String {
+    format!("\"{}-{}\"", queue.id, queue.version)
+}
+
+/// Whether `If-Match` (or `If-None-Match: *`) lets a change pass; `None` is a
+/// queue that is not there.
+fn check_preconditions(headers: &HeaderMap, queue: Option<&Queue>) -> Result<(), Problem> {
+    let matches = |value: &HeaderValue, queue: &Queue| {
+        let etag = etag(queue);
+        value.to_str().is_ok_and(|list| {
+            list.split(',')
+                .map(str::trim)
+                .any(|tag| tag == "*" || tag == etag)
+        })
+    };
+    let failed = match (headers.get(header::IF_MATCH), queue) {
+        (Some(_), None) => true,
+        (Some(value), Some(queue)) => !matches(value, queue),
+        (None, _) => false,
+    } || match (headers.get(header::IF_NONE_MATCH), queue) {
+        (Some(value), Some(queue)) => matches(value, queue),
+        _ => false,
+    };
+    if failed {
+        Err(Problem::precondition_failed())
+    } else {
+        Ok(())
+    }
+}
+
+fn is_conditional(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH)
+}
+
+fn answer(status: StatusCode, queue: &Queue, counts: Option<CountsView>) -> Response {
+    let mut response = reply(status, &QueueView::new(queue, counts));
+    if let Ok(value) = HeaderValue::from_str(&etag(queue)) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
+}
+
+/// Create or replace a queue
+///
+/// Settings that are left out have their defaults, also when the queue is there
+/// already; PATCH changes some and keeps the rest. The same PUT twice changes
+/// nothing.
+#[utoipa::path(
+    put, path = "/v1/queues/{queue}", tag = "Queues",
+    params(
+        ("queue" = String, Path, description = "Its name", example = "orders",
+            pattern = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$"),
+        ("If-Match" = Option<String>, Header, description = "Only if it has this ETag"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if it is not there"),
+    ),
+    request_body(content = QueueConfig, description = "May be left out"),
+    responses(
+        (status = 200, description = "It was there and has these settings now", body = QueueView,
+            headers(("ETag" = String, description = "For If-Match"))),
+        (status = 201, description = "It was made", body = QueueView,
+            headers(("ETag" = String, description = "For If-Match"))),
+        (status = 409, description = "`changed-meanwhile`"),
+        (status = 412, description = "`precondition-failed`"),
+        (status = 415, description = "`unsupported-media-type`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn put_queue(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+    headers: HeaderMap,
+    OptionalJson(config): OptionalJson<QueueConfig>,
+) -> Result<Response, Problem> {
+    if name.is_system() {
+        return Err(Problem::invalid(
+            "queue",
+            "names that begin with system. are the gateway's",
+        ));
+    }
+    let store = gateway.broker.store();
+    let settings = config.settings()?;
+    if is_conditional(&headers) {
+        let old = store.queue_now(&name).await?;
+        check_preconditions(&headers, old.as_deref())?;
+        if let Some(old) = old {
+            let queue = store.update_queue(&name, &settings, old.version).await?;
+            let counts = gateway.counts(&queue).await?;
+            return Ok(answer(StatusCode::OK, &queue, counts));
+        }
+    }
+    let put = store.put_queue(&name, &settings).await?;
+    if put.created {
+        tracing::info!(queue = %name, "queue created");
+    }
+    let counts = gateway.counts(&put.queue).await?;
+    let status = if put.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(answer(status, &put.queue, counts))
+}
+
+/// Change some settings of a queue
+///
+/// A JSON merge patch (RFC 7396): what is left out stays, null brings back the
+/// default.
+#[utoipa::path(
+    patch, path = "/v1/queues/{queue}", tag = "Queues",
+    params(
+        ("queue" = String, Path, description = "Its name", example = "orders"),
+        ("If-Match" = Option<String>, Header, description = "Only if it has this ETag"),
+    ),
+    request_body(content(
+        (QueueConfig = "application/merge-patch+json", example = json!({"max_attempts": 8})),
+        (QueueConfig = "application/json", example = json!({"max_attempts": 8})),
+    )),
+    responses(
+        (status = 200, description = "Its settings now", body = QueueView,
+            headers(("ETag" = String, description = "For If-Match"))),
+        (status = 404, description = "`queue-not-found`"),
+        (status = 409, description = "`changed-meanwhile`"),
+        (status = 412, description = "`precondition-failed`"),
+        (status = 413, description = "`body-too-large`"),
+        (status = 415, description = "`unsupported-media-type`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn patch_queue(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+    headers: HeaderMap,
+    request: axum::extract::Request,
+) -> Result<Response, Problem> {
+    let is_merge_patch = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/merge-patch+json"));
+    if !is_merge_patch && !super::extract::is_json(&headers) {
+        return Err(super::extract::wrong_content_type(
+            "application/merge-patch+json",
+        ));
+    }
+    let bytes = super::extract::read_body(&headers, request.into_body()).await?;
+    let patch: serde_json::Value = parse(&bytes)?;
+    if !patch.is_object() {
+        return Err(Problem::invalid("", "must be an object"));
+    }
+    let store = gateway.broker.store();
+    // Somebody else's change in between: read it and patch that.
+    for _ in 0..10 {
+        let old = store
+            .queue_now(&name)
+            .await?
+            .ok_or_else(|| Problem::queue_not_found(&name))?;
+        check_preconditions(&headers, Some(&old))?;
+        let mut document = serde_json::to_value(QueueConfig::from(&old.settings))
+            .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+        json_patch::merge(&mut document, &patch);
+        let merged = serde_json::to_vec(&document)
+            .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+        let settings = parse::<QueueConfig>(&merged)?.settings()?;
+        match store.update_queue(&name, &settings, old.version).await {
+            Err(store::Error::Conflict) => {}
+            other => {
+                let queue = other?;
+                let counts = gateway.counts(&queue).await?;
+                return Ok(answer(StatusCode::OK, &queue, counts));
+            }
+        }
+    }
+    Err(store::Error::Conflict.into())
+}
+
+/// Read a queue's settings and counts
+#[utoipa::path(
+    get, path = "/v1/queues/{queue}", tag = "Queues",
+    params(("queue" = String, Path, description = "Its name", example = "orders")),
+    responses(
+        (status = 200, description = "The queue", body = QueueView,
+            headers(("ETag" = String, description = "Of the settings, for If-Match"))),
+        (status = 404, description = "`queue-not-found`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn get_queue(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+) -> Result<Response, Problem> {
+    let queue = gateway
+        .broker
+        .store()
+        .queue_now(&name)
+        .await?
+        .ok_or_else(|| Problem::queue_not_found(&name))?;
+    let counts = gateway.counts(&queue).await?;
+    Ok(answer(StatusCode::OK, &queue, counts))
+}
+
+/// Delete a queue
+///
+/// With everything in it, dead letters too.
+#[utoipa::path(
+    delete, path = "/v1/queues/{queue}", tag = "Queues",
+    params(
+        ("queue" = String, Path, description = "Its name", example = "orders"),
+        ("If-Match" = Option<String>, Header, description = "Only if it has this ETag"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, description = "`queue-not-found`"),
+        (status = 412, description = "`precondition-failed`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn delete_queue(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let store = gateway.broker.store();
+    let queue = store
+        .queue_now(&name)
+        .await?
+        .ok_or_else(|| Problem::queue_not_found(&name))?;
+    check_preconditions(&headers, Some(&queue))?;
+    let version = is_conditional(&headers).then_some(queue.version);
+    if !store.delete_queue(&name, version).await? {
+        return Err(match version {
+            Some(_) => Problem::precondition_failed(),
+            None => Problem::queue_not_found(&name),
+        });
+    }
+    tracing::info!(queue = %name, "queue deleted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which queues to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// Only names that begin so.
+    #[param(example = "ord")]
+    prefix: Option<String>,
+    /// At most so many; 1 to 1000, by default 100.
+    limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List queues
+///
+/// In order of name, without counts.
+#[utoipa::path(
+    get, path = "/v1/queues", tag = "Queues",
+    params(ListParams),
+    responses(
+        (status = 200, description = "A page of queues", body = QueueList,
+            headers(("Link" = String, description = "The next page, rel=\"next\""))),
+    ),
+)]
+pub(crate) async fn list_queues(
+    State(gateway): State<SharedGateway>,
+    Query(params): Query<ListParams>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let limit = page::limit(params.limit)?;
+    let after = params
+        .cursor
+        .as_deref()
+        .map(page::name_cursor)
+        .transpose()?
+        .unwrap_or_default();
+    let prefix = params.prefix.unwrap_or_default();
+    if prefix.contains('\0') {
+        return Err(Problem::bad_request(
+            "invalid-query",
+            "prefix must not contain NUL",
+        ));
+    }
+    let mut queues = gateway
+        .broker
+        .store()
+        .list_queues(&prefix, &after, limit + 1)
+        .await?;
+    let more = i64::try_from(queues.len()).unwrap_or(i64::MAX) > limit;
+    if more {
+        queues.pop();
+    }
+    let next_cursor = queues
+        .last()
+        .filter(|_| more)
+        .map(|last| page::write_name_cursor(last.name.as_str()));
+    let headers = page::link(&uri, next_cursor.as_deref());
+    let list = QueueList {
+        queues: queues
+            .iter()
+            .map(|queue| QueueView::new(queue, None))
+            .collect(),
+        next_cursor,
+    };
+    Ok((headers, reply(StatusCode::OK, &list)).into_response())
+}
+
+/// What to purge.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"dead_letters": false}))]
+pub(crate) struct PurgeRequest {
+    /// Dead letters too.
+    #[serde(default)]
+    dead_letters: bool,
+}
+
+/// What a purge removed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Purged {
+    /// Messages: ready, leased and delayed.
+    messages: i64,
+    /// Dead letters.
+    dead_letters: i64,
+}
+
+/// Purge a queue
+///
+/// Removes all messages that are in it now, leased and delayed ones too. A deep
+/// queue takes a while; if the client goes away the purge goes on.
+#[utoipa::path(
+    post, path = "/v1/queues/{queue}/purge", tag = "Queues",
+    params(("queue" = String, Path, description = "Its name", example = "orders")),
+    request_body(content = PurgeRequest, description = "May be left out"),
+    responses(
+        (status = 200, description = "What was removed", body = Purged),
+        (status = 404, description = "`queue-not-found`"),
+        (status = 415, description = "`unsupported-media-type`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn purge_queue(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+    OptionalJson(request): OptionalJson<PurgeRequest>,
+) -> Result<Response, Problem> {
+    let store = gateway.broker.store();
+    let queue = gateway.queue(&name).await?;
+    let messages = store.purge(queue.id).await?;
+    let dead_letters = if request.dead_letters {
+        store.purge_dead(queue.id, DeadFilter::default()).await?
+    } else {
+        0
+    };
+    tracing::info!(queue = %name, messages, dead_letters, "queue purged");
+    Ok(reply(
+        StatusCode::OK,
+        &Purged {
+            messages,
+            dead_letters,
+        },
+    ))
+}

@@ -1,0 +1,206 @@
+//! `POST /v1/queues/{queue}/receive`: lease messages, waiting for them.
+
+use std::io::Write as _;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::extract::{InQueue, NoParams, OptionalJson, Query, in_range};
+use super::problem::Problem;
+use super::{SharedGateway, json_bytes};
+use crate::batch::Wait;
+use crate::domain::{Headers, MessageId, QueueSettings, ReceiptKey, Seconds};
+use crate::store::{Delivery, Queue, Receiver};
+
+/// What to receive.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Receive, example = json!({"max_messages": 10, "wait_seconds": 1, "lease_seconds": 30}))]
+pub(crate) struct ReceiveRequest {
+    /// 1 to 1000, by default 1.
+    max_messages: Option<i64>,
+    /// How long to wait until at least one is there; 0 to 60, by default 0.
+    #[schema(value_type = Option<f64>)]
+    wait_seconds: Option<Seconds>,
+    /// How long they are this consumer's alone; by default the queue's.
+    #[schema(value_type = Option<f64>)]
+    lease_seconds: Option<Seconds>,
+}
+
+/// Leased messages.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Received {
+    messages: Vec<ReceivedMessage>,
+}
+
+/// A leased message.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReceivedMessage {
+    /// Its id; the same in every attempt.
+    #[schema(example = "msg_000000000001a")]
+    id: String,
+    /// Settles this lease; each attempt has its own.
+    receipt: String,
+    /// The JSON value, byte for byte as it was published.
+    body: Option<serde_json::Value>,
+    /// Or the bytes, in base64.
+    body_base64: Option<String>,
+    content_type: String,
+    headers: Headers,
+    key: Option<String>,
+    priority: i16,
+    /// 1 first.
+    attempt: u32,
+    enqueued_at: DateTime<Utc>,
+    /// Until when the message is this consumer's alone, by the database's clock.
+    lease_expires_at: DateTime<Utc>,
+    correlation_id: Option<String>,
+    reply_to: Option<String>,
+    /// W3C Trace Context of the publish.
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+}
+
+/// The fields of a leased message around its body.
+#[derive(Serialize)]
+struct DeliveryHead<'a> {
+    id: MessageId,
+    receipt: String,
+    content_type: &'a str,
+    headers: &'a Headers,
+    key: Option<&'a str>,
+    priority: i16,
+    attempt: u32,
+    enqueued_at: DateTime<Utc>,
+    lease_expires_at: DateTime<Utc>,
+    correlation_id: Option<&'a str>,
+    reply_to: Option<&'a str>,
+    traceparent: Option<&'a str>,
+    tracestate: Option<&'a str>,
+}
+
+/// What a JSON value is published and given back as.
+pub(crate) const JSON: &str = "application/json";
+
+/// Writes an object with a body in it: the fields of `head`, then the stored
+/// bytes, JSON as they are, others in base64. Parsing and printing the body
+/// would change it.
+pub(crate) fn write_with_body<T: Serialize>(
+    out: &mut Vec<u8>,
+    head: &T,
+    body: &[u8],
+    is_json: bool,
+) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, head)?;
+    let closing = out.pop();
+    debug_assert_eq!(closing, Some(b'}'), "the head is an object");
+    if is_json {
+        out.extend_from_slice(b",\"body\":");
+        out.extend_from_slice(body);
+        out.push(b'}');
+    } else {
+        write!(out, ",\"body_base64\":\"{}\"}}", STANDARD.encode(body))?;
+    }
+    Ok(())
+}
+
+fn write(deliveries: &[Delivery], receipts: &ReceiptKey) -> std::io::Result<Vec<u8>> {
+    let none = Headers::new();
+    let size: usize = deliveries.iter().map(|d| d.body.len() * 4 / 3 + 600).sum();
+    let mut out = Vec::with_capacity(size + 20);
+    out.extend_from_slice(b"{\"messages\":[");
+    for (index, delivery) in deliveries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let head = DeliveryHead {
+            id: MessageId(delivery.lease.message_id),
+            receipt: receipts.seal(&delivery.lease),
+            content_type: delivery.content_type.as_deref().unwrap_or(JSON),
+            headers: delivery.headers.as_ref().unwrap_or(&none),
+            key: delivery.key.as_deref(),
+            priority: delivery.priority,
+            attempt: delivery.lease.attempt,
+            enqueued_at: delivery.enqueued_at,
+            lease_expires_at: delivery.lease_expires_at,
+            correlation_id: delivery.correlation_id.as_deref(),
+            reply_to: delivery.reply_to.as_deref(),
+            traceparent: delivery.traceparent.as_deref(),
+            tracestate: delivery.tracestate.as_deref(),
+        };
+        write_with_body(
+            &mut out,
+            &head,
+            &delivery.body,
+            delivery.content_type.is_none(),
+        )?;
+    }
+    out.extend_from_slice(b"]}");
+    Ok(out)
+}
+
+/// A lease's length: the queue's if the request does not say.
+pub(crate) fn check_lease(lease: Option<Seconds>, queue: &Queue) -> Result<Seconds, Problem> {
+    let lease = lease.unwrap_or(queue.settings.lease);
+    if (Seconds::from_millis(1)..=QueueSettings::MAX_LEASE).contains(&lease) {
+        Ok(lease)
+    } else {
+        Err(Problem::invalid(
+            "/lease_seconds",
+            "must be from 0.001 to 43200 (12 hours)",
+        ))
+    }
+}
+
+/// Receive messages
+///
+/// Leases up to `max_messages`: nobody else gets them until the lease ends. With
+/// `wait_seconds` the call waits until at least one is there; without messages
+/// the answer is an empty list.
+#[utoipa::path(
+    post, path = "/v1/queues/{queue}/receive", tag = "Messages",
+    params(("queue" = String, Path, description = "Its name", example = "orders")),
+    request_body(content = ReceiveRequest, description = "May be left out"),
+    responses(
+        (status = 200, description = "The messages, oldest of the highest priority first",
+            body = Received),
+        (status = 404, description = "`queue-not-found`"),
+        (status = 413, description = "`body-too-large`"),
+        (status = 415, description = "`unsupported-media-type`"),
+        (status = 422, description = "`invalid`"),
+    ),
+)]
+pub(crate) async fn receive(
+    State(gateway): State<SharedGateway>,
+    InQueue(name): InQueue,
+    Query(NoParams {}): Query<NoParams>,
+    OptionalJson(request): OptionalJson<ReceiveRequest>,
+) -> Result<Response, Problem> {
+    let max_messages = in_range(request.max_messages, 1, 1..=1000, "/max_messages")?;
+    let wait = request.wait_seconds.unwrap_or(Seconds::ZERO);
+    if !(Seconds::ZERO..=Seconds::new(60)).contains(&wait) {
+        return Err(Problem::invalid("/wait_seconds", "must be from 0 to 60"));
+    }
+    let queue = gateway.queue(&name).await?;
+    let wish = Receiver {
+        max_messages: u32::try_from(max_messages).unwrap_or(1),
+        lease: check_lease(request.lease_seconds, &queue)?,
+    };
+    let wait = if wait > Seconds::ZERO {
+        Wait::UpTo(wait.to_duration())
+    } else {
+        Wait::No
+    };
+    // From here to the return nothing waits: a client that is still there when
+    // the leases arrive is sent them.
+    let deliveries = gateway.broker.receive(queue.id, wish, wait).await?;
+    let json = write(&deliveries, &gateway.receipts)
+        .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+    Ok(json_bytes(StatusCode::OK, json))
+}

@@ -1,0 +1,3 @@
+//! The interface, endpoint by endpoint.
+
+mod ack;

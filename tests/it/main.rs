@@ -1,0 +1,9 @@
+//! All integration tests, in one binary: against a real Postgres that this
+//! process starts for itself, over real sockets. The folders mirror `src/`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+mod embedded;
+mod http;
