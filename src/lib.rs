@@ -1,4 +1,62 @@
-//! Postrider.
+//! Message queues over plain HTTP, kept in Postgres. This page is the map.
+//!
+//! # Words
+//!
+//! - A **message** is what a producer publishes: a body with some properties. It
+//!   lives in a **queue**, from its publish until it is acked, expired, purged,
+//!   or removed from the dead letters.
+//! - A **delivery** gives a message to a **consumer**, under a **lease**: until
+//!   the lease ends, by the database's clock, nobody else gets the message.
+//! - A **receipt** names one lease. Whoever shows it **settles** the delivery:
+//!   **ack** (done), **nack** (give back), or **extend**s the lease.
+//! - An **attempt** is one delivery, counted from 1. A delivery that is nacked,
+//!   or whose lease runs out, is a failed attempt.
+//! - A **disposition** is what becomes of a message after a failed attempt: back
+//!   to the queue at some time, or to the **dead letters**, from which a
+//!   **redrive** brings it back.
+//! - A **gateway** is one process of this program. Any number of them share one
+//!   Postgres and know of each other only through it.
+//!
+//! # The life of a message
+//!
+//! 1. **Publish.** [`http`] parses the request; [`domain::Message::check`] makes
+//!    it valid or says what is wrong; [`batch::Broker::publish`] joins it with
+//!    what others publish at the same moment; [`store::Store::publish`] stores
+//!    them in one statement (`store/sql/publish.sql`): a wide row in `messages`,
+//!    which never moves, and a narrow one in `ready`, or in `parked` if the
+//!    message has to wait. Postgres has committed and flushed when the producer
+//!    gets its 201.
+//! 2. **Wake.** Receivers that wait at this gateway are served at once; others
+//!    hear of it from [`workers`], over NOTIFY.
+//! 3. **Claim.** [`store::Store::claim`] moves narrow rows from `ready` to
+//!    `parked`, with the lease's token and end, for all waiting receivers of the
+//!    queue at once (`claim.sql`).
+//! 4. **Deliver.** The consumer gets the body as it came, and a
+//!    [receipt](domain::ReceiptKey).
+//! 5. **Ack.** [`store::Store::ack`] deletes the narrow row (`ack.sql`). The body
+//!    stays until its whole partition is dropped.
+//! 6. **Decide.** If it ends otherwise (nack, lease run out, time to live over)
+//!    [`domain::decide`] says what becomes of it, and
+//!    [`store::Store::settle`] does it (`settle.sql`).
+//! 7. **Promote.** What waits in `parked` is made ready at its time by the
+//!    promote worker (`due.sql`), at the tail of its queue.
+//!
+//! # The rooms
+//!
+//! | module | owns | sees |
+//! | --- | --- | --- |
+//! | [`domain`] | the rules, pure | nothing |
+//! | [`store`] | Postgres: the only place that knows sqlx | `domain` |
+//! | [`batch`] | group commit, waiting receivers | `domain`, `store` |
+//! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch` |
+//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch` |
+//! | [`embedded`] | the private Postgres | nothing |
+//! | [`config`], [`telemetry`] | settings, logging | `store` for its options |
+//! | [`app`] | the wiring: start and drain in order | all |
+//!
+//! Read a verb from top to bottom: `http/publish.rs`, `domain/message.rs`,
+//! `store/publish.rs`, `store/sql/publish.sql`.
+
 pub mod app;
 pub mod batch;
 pub mod config;

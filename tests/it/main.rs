@@ -6,4 +6,5 @@
 mod support;
 
 mod embedded;
+mod faults;
 mod http;

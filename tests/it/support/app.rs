@@ -262,11 +262,7 @@ impl Answer {
 }
 
 /// Waits until the condition holds; panics after 30 s.
-pub(crate) async fn eventually<F, R>(what: &str, mut condition: F)
-where
-    F: FnMut() -> R,
-    R: Future<Output = bool>,
-{
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = std::time::Instant::now();
     while !condition().await {
         assert!(

@@ -1,0 +1,6 @@
+//! What the world does to a gateway, and what promises must survive it.
+
+mod hangups;
+mod process;
+mod races;
+mod restarts;
