@@ -192,6 +192,7 @@ COMMENT ON COLUMN postrider.message_partitions.created_at IS 'When it was made.'
 CREATE TABLE postrider.stragglers (
     queue_id       bigint NOT NULL,
     message_id     bigint NOT NULL,
+    touched_at     timestamptz NOT NULL DEFAULT now(),
     rounds         integer NOT NULL DEFAULT 0,
     enqueued_at    timestamptz NOT NULL,
     body           bytea NOT NULL,
@@ -209,6 +210,7 @@ ALTER TABLE postrider.stragglers ALTER COLUMN body SET STORAGE EXTERNAL;
 COMMENT ON TABLE postrider.stragglers IS 'Bodies of live messages whose partition is gone or going: redriven dead letters, long delays.';
 COMMENT ON COLUMN postrider.stragglers.queue_id IS 'The queue that still needs it.';
 COMMENT ON COLUMN postrider.stragglers.message_id IS 'The id it has always had.';
+COMMENT ON COLUMN postrider.stragglers.touched_at IS 'When it was last put here; prune leaves it alone for a minute.';
 COMMENT ON COLUMN postrider.stragglers.rounds IS 'How often the scheduled retry has put it back.';
 COMMENT ON COLUMN postrider.stragglers.enqueued_at IS 'As in messages.';
 COMMENT ON COLUMN postrider.stragglers.body IS 'As in messages.';

@@ -110,29 +110,35 @@ pub async fn listen(listener: TcpListener, gateway: Arc<Gateway>) -> std::io::Re
 
 /// The outermost layer: gives each request an id and each error its shape.
 async fn envelope(request: Request, next: Next) -> Response {
-    let started = Instant::now();
     let request_id = request_id(&request);
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    // Only if it will be written: this is on the way of every request.
+    let line = tracing::enabled!(tracing::Level::DEBUG).then(|| {
+        (
+            Instant::now(),
+            request.method().clone(),
+            request.uri().path().to_owned(),
+        )
+    });
     let mut response = next.run(request).await;
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| {
         let is_error = response.status().is_client_error() || response.status().is_server_error();
         is_error.then(|| Problem::of_status(response.status()))
     });
-    if let Some(problem) = problem {
+    if let Some(problem) = &problem {
         response = problem.render(request_id.to_str().unwrap_or_default(), response);
+    }
+    if let Some((started, method, path)) = line {
         tracing::debug!(
-            code = problem.code(),
-            detail = problem.detail(),
-            status = problem.status().as_u16(),
-            "refused"
+            %method,
+            path,
+            status = response.status().as_u16(),
+            code = problem.as_ref().map(Problem::code),
+            detail = problem.as_ref().map(Problem::detail),
+            request_id = request_id.to_str().ok(),
+            milliseconds = started.elapsed().as_secs_f64() * 1000.0,
+            "request"
         );
     }
-    tracing::debug!(
-        %method, path, status = response.status().as_u16(), request_id = ?request_id,
-        milliseconds = started.elapsed().as_secs_f64() * 1000.0,
-        "request"
-    );
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     response
 }

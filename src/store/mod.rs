@@ -246,7 +246,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 10] = [
+        let groups: [&[(&str, &str)]; 11] = [
             publish::STATEMENTS,
             claim::STATEMENTS,
             settle::STATEMENTS,
@@ -257,6 +257,7 @@ impl Store {
             counts::STATEMENTS,
             watermark::STATEMENTS,
             maintenance::STATEMENTS,
+            partitions::STATEMENTS,
         ];
         groups.concat()
     }

@@ -11,7 +11,13 @@
 
 use sqlx::Row as _;
 
-use super::{Error, Store};
+use super::{Error, Store, statements};
+
+statements! {
+    ALIVE = "alive";
+    MOVE_PARKED = "move_parked";
+    MOVE_READY = "move_ready";
+}
 
 /// Partitions of messages kept ahead of the sequence. At a hundred thousand
 /// messages a second one lasts ten seconds.
@@ -112,70 +118,67 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// Drops the oldest partition of messages if nothing points into it, after
-    /// moving out the last few that do; and the days of dedup ids and attempts
-    /// that are over. Whether it dropped one of messages.
+    /// Drops the partitions of messages that nothing points into, after moving
+    /// out the last few that do; and the days of dedup ids and attempts that are
+    /// over. How many of messages it dropped.
     ///
     /// # Errors
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
-    pub async fn drop_partitions(&self) -> Result<bool, Error> {
+    pub async fn drop_partitions(&self) -> Result<usize, Error> {
         self.drop_days("dedup", DEDUP_DAYS).await?;
         self.drop_days("attempts", ATTEMPT_DAYS).await?;
-
-        let row = sqlx::query(
-            "SELECT lo, hi FROM postrider.message_partitions WHERE hi <= $1 ORDER BY lo LIMIT 1",
+        let rows = sqlx::query(
+            "SELECT lo, hi FROM postrider.message_partitions WHERE hi <= $1 ORDER BY lo",
         )
-        // Every publish that drew an id of it has ended.
+        // Every publish that drew an id of them has ended.
         .bind(self.watermarks.settled())
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        let Some(row) = row else { return Ok(false) };
-        let (lo, hi): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let mut dropped = 0;
+        for row in rows {
+            dropped += usize::from(
+                self.drop_partition(row.try_get(0)?, row.try_get(1)?)
+                    .await?,
+            );
+        }
+        Ok(dropped)
+    }
 
+    async fn drop_partition(&self, lo: i64, hi: i64) -> Result<bool, Error> {
         // One more than are worth moving: then it is not the last few.
         let few = (hi - lo) * STRAGGLERS_PERMILLE / 1000;
-        if self.alive(lo, hi, few + 1).await? > few {
+        let alive = self.alive(lo, hi, few + 1).await?;
+        if alive > few {
             return Ok(false);
         }
-        self.move_stragglers(lo, hi).await?;
-        // What moved between ready and parked while we looked was missed: look
-        // once more, under the lock that the drop needs anyway.
-        let statement = format!(
+        if alive > 0 {
+            self.move_stragglers(lo, hi).await?;
+            if self.alive(lo, hi, 1).await? > 0 {
+                return Ok(false);
+            }
+        }
+        // None in one snapshot is none for good: a message moves between ready
+        // and parked within one statement, a redriven one has its body in
+        // stragglers, and no publish can draw these ids any more.
+        self.transaction(format!(
             "{LOCK};
             SET LOCAL lock_timeout = '50ms';
-            DO $$
-            BEGIN
-                LOCK TABLE postrider.messages IN ACCESS EXCLUSIVE MODE;
-                IF ({ALIVE}) = 0 THEN
-                    DROP TABLE IF EXISTS postrider.messages_{lo};
-                    DELETE FROM postrider.message_partitions WHERE lo = {lo};
-                END IF;
-            END $$",
-            ALIVE = alive_sql(&lo.to_string(), &hi.to_string(), "1"),
-        );
-        self.transaction(statement).await?;
-        let row = sqlx::query(
-            "SELECT NOT EXISTS (SELECT FROM postrider.message_partitions WHERE lo = $1)",
-        )
-        .bind(lo)
-        .fetch_one(&self.pool)
+            DROP TABLE IF EXISTS postrider.messages_{lo};
+            DELETE FROM postrider.message_partitions WHERE lo = {lo}"
+        ))
         .await?;
-        Ok(row.try_get(0)?)
+        Ok(true)
     }
 
     /// How many messages of these ids are alive with their body in `messages`;
     /// counts to `most`.
     async fn alive(&self, lo: i64, hi: i64, most: i64) -> Result<i64, Error> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(alive_sql(
-            "$1::bigint",
-            "$2::bigint",
-            "$3",
-        )))
-        .bind(lo)
-        .bind(hi)
-        .bind(most)
-        .fetch_one(&self.pool)
-        .await?;
+        let row = sqlx::query(ALIVE)
+            .bind(lo)
+            .bind(hi)
+            .bind(most)
+            .fetch_one(&self.pool)
+            .await?;
         Ok(row.try_get(0)?)
     }
 
@@ -224,99 +227,3 @@ impl Store {
         Ok(())
     }
 }
-
-/// Counts live messages with ids in `[lo, hi)`, up to `most`, over every queue,
-/// deleted ones included. A message on its first way through ready has its id
-/// as position.
-fn alive_sql(lo: &str, hi: &str, most: &str) -> String {
-    format!(
-        "SELECT count(*) FROM (
-            SELECT FROM (
-                SELECT id FROM postrider.queues UNION ALL SELECT id FROM postrider.deleted_queues
-            ) AS q
-            CROSS JOIN LATERAL (
-                (SELECT FROM generate_series(0, 9) AS lane (priority)
-                 CROSS JOIN LATERAL (
-                    SELECT FROM postrider.ready AS r
-                    WHERE r.queue_id = q.id AND r.priority = lane.priority::smallint
-                      AND r.position >= {lo} AND r.position < {hi}
-                      AND r.position = r.message_id AND NOT r.straggler
-                    LIMIT {most}) AS first_way)
-                UNION ALL
-                (SELECT FROM postrider.ready AS r
-                 WHERE r.queue_id = q.id AND r.message_id >= {lo} AND r.message_id < {hi}
-                   AND r.position <> r.message_id AND NOT r.straggler
-                 LIMIT {most})
-                UNION ALL
-                (SELECT FROM postrider.parked AS p
-                 WHERE p.queue_id = q.id AND p.message_id >= {lo} AND p.message_id < {hi}
-                   AND NOT p.straggler
-                 LIMIT {most})
-            ) AS alive
-            LIMIT {most}
-        ) AS counted"
-    )
-}
-
-const MOVE_PARKED: &str = "
-    WITH moving AS MATERIALIZED (
-        SELECT p.ctid AS tid, p.queue_id, p.message_id
-        FROM postrider.queues AS q
-        CROSS JOIN LATERAL (
-            SELECT parked.ctid, parked.queue_id, parked.message_id
-            FROM postrider.parked
-            WHERE parked.queue_id = q.id AND parked.message_id >= $1 AND parked.message_id < $2
-              AND NOT parked.straggler
-            FOR UPDATE OF parked SKIP LOCKED
-        ) AS p
-    ), copied AS (
-        INSERT INTO postrider.stragglers
-            (queue_id, message_id, enqueued_at, body, content_type, headers, key, correlation_id,
-             reply_to, traceparent, tracestate)
-        SELECT
-            moving.queue_id, moving.message_id, m.enqueued_at, m.body, m.content_type, m.headers,
-            m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate
-        FROM moving
-        CROSS JOIN LATERAL postrider.body_of(moving.queue_id, moving.message_id, false) AS m
-        ON CONFLICT DO NOTHING
-    )
-    UPDATE postrider.parked SET straggler = true
-    WHERE ctid = ANY(ARRAY(SELECT tid FROM moving))";
-
-const MOVE_READY: &str = "
-    WITH moving AS MATERIALIZED (
-        SELECT r.tid, r.queue_id, r.message_id
-        FROM postrider.queues AS q
-        CROSS JOIN LATERAL (
-            SELECT one.* FROM generate_series(0, 9) AS lane (priority)
-            CROSS JOIN LATERAL (
-                SELECT ready.ctid AS tid, ready.queue_id, ready.message_id
-                FROM postrider.ready
-                WHERE ready.queue_id = q.id AND ready.priority = lane.priority::smallint
-                  AND ready.position >= $1 AND ready.position < $2
-                  AND ready.position = ready.message_id AND NOT ready.straggler
-                FOR UPDATE OF ready SKIP LOCKED
-            ) AS one
-            UNION ALL
-            SELECT back.* FROM (
-                SELECT ready.ctid AS tid, ready.queue_id, ready.message_id
-                FROM postrider.ready
-                WHERE ready.queue_id = q.id
-                  AND ready.message_id >= $1 AND ready.message_id < $2
-                  AND ready.position <> ready.message_id AND NOT ready.straggler
-                FOR UPDATE OF ready SKIP LOCKED
-            ) AS back
-        ) AS r
-    ), copied AS (
-        INSERT INTO postrider.stragglers
-            (queue_id, message_id, enqueued_at, body, content_type, headers, key, correlation_id,
-             reply_to, traceparent, tracestate)
-        SELECT
-            moving.queue_id, moving.message_id, m.enqueued_at, m.body, m.content_type, m.headers,
-            m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate
-        FROM moving
-        CROSS JOIN LATERAL postrider.body_of(moving.queue_id, moving.message_id, false) AS m
-        ON CONFLICT DO NOTHING
-    )
-    UPDATE postrider.ready SET straggler = true
-    WHERE ctid = ANY(ARRAY(SELECT tid FROM moving))";

@@ -75,7 +75,13 @@ impl Store {
         let late: Vec<usize> = (0..leases.len())
             .filter(|at| !acked.contains(&(leases[*at].queue_id, leases[*at].message_id)))
             .collect();
-        self.late(leases, &late, true, &mut results).await?;
+        let running = self.late(leases, &late, true, &mut results).await?;
+        if !running.is_empty() {
+            let again: Vec<Lease> = running.iter().map(|at| leases[*at]).collect();
+            for (at, result) in running.into_iter().zip(Box::pin(self.ack(&again)).await?) {
+                results[at] = result;
+            }
+        }
         Ok(results)
     }
 
@@ -141,7 +147,18 @@ impl Store {
             })
             .collect();
         let leases: Vec<Lease> = items.iter().map(|item| item.lease).collect();
-        self.late(&leases, &late, false, &mut results).await?;
+        let mut running = self.late(&leases, &late, false, &mut results).await?;
+        // A lease that must be due and is not was extended: that stands.
+        running.retain(|at| !items[*at].must_be_due);
+        if !running.is_empty() {
+            let again: Vec<Settle> = running.iter().map(|at| items[*at].clone()).collect();
+            for (at, result) in running
+                .into_iter()
+                .zip(Box::pin(self.settle(&again)).await?)
+            {
+                results[at] = result;
+            }
+        }
         Ok(results)
     }
 
@@ -184,16 +201,19 @@ impl Store {
             .collect())
     }
 
-    /// Fills in what became of the leases at `late`.
+    /// Fills in what became of the leases at `late`. Answers with those whose
+    /// lease is there after all: it has run out and nobody has dealt with it
+    /// yet, or its row moved between the look and the delete.
     async fn late(
         &self,
         leases: &[Lease],
         late: &[usize],
         is_ack: bool,
         results: &mut [Settled],
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<usize>, Error> {
+        let mut running = Vec::new();
         if late.is_empty() {
-            return Ok(());
+            return Ok(running);
         }
         let (queue_ids, message_ids, tokens) = columns(late.iter().map(|at| &leases[*at]));
         let rows = sqlx::query(LATE)
@@ -203,28 +223,19 @@ impl Store {
             .bind(vec![is_ack; late.len()])
             .fetch_all(&self.pool)
             .await?;
-        let mut running = Vec::new();
         for (row, at) in rows.iter().zip(late) {
-            results[*at] = Settled::Not(match row.try_get::<&str, _>("fate")? {
+            let fate = row.try_get::<&str, _>("fate")?;
+            if fate == "running" {
+                running.push(*at);
+            }
+            results[*at] = Settled::Not(match fate {
                 "acked" => Fate::Acked,
                 "gone" => Fate::Gone,
-                // For an ack: an extend moved the row between the look and the
-                // delete. For the others: it has run out, nobody knows yet.
-                "running" if is_ack => {
-                    running.push(*at);
-                    Fate::Lost
-                }
                 "running" | "expired" => Fate::Expired,
                 _ => Fate::Lost,
             });
         }
-        if !running.is_empty() {
-            let again: Vec<Lease> = running.iter().map(|at| leases[*at]).collect();
-            for (at, result) in running.iter().zip(Box::pin(self.ack(&again)).await?) {
-                results[*at] = result;
-            }
-        }
-        Ok(())
+        Ok(running)
     }
 }
 

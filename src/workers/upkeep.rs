@@ -88,7 +88,10 @@ async fn make_partitions(broker: Arc<Broker>) -> Result<(), Error> {
 }
 
 async fn drop_partitions(broker: Arc<Broker>) -> Result<(), Error> {
-    while broker.store().drop_partitions().await? {}
+    let partitions = broker.store().drop_partitions().await?;
+    if partitions > 0 {
+        tracing::debug!(partitions, "dropped what was settled");
+    }
     Ok(())
 }
 

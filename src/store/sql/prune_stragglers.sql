@@ -1,12 +1,16 @@
 -- Removes bodies in stragglers, up to $1, whose message is no longer alive in
 -- its queue.
 --
+-- A redrive may put a body back at this moment, which this statement's snapshot
+-- does not show; touched_at is checked again on the row as it is then.
+--
 -- Index: stragglers_pkey, then the keys of ready and parked, once a row. The
 -- table is small.
 WITH orphans AS MATERIALIZED (
     SELECT s.ctid AS tid
     FROM postrider.stragglers AS s
-    WHERE NOT EXISTS (
+    WHERE s.touched_at < now() - interval '1 min'
+      AND NOT EXISTS (
         SELECT FROM postrider.parked AS p
         WHERE p.queue_id = s.queue_id AND p.message_id = s.message_id)
       AND NOT EXISTS (
@@ -21,6 +25,8 @@ WITH orphans AS MATERIALIZED (
     LIMIT $1
 ),
 gone AS (
-    DELETE FROM postrider.stragglers WHERE ctid = ANY(ARRAY(SELECT tid FROM orphans)) RETURNING 1
+    DELETE FROM postrider.stragglers
+    WHERE ctid = ANY(ARRAY(SELECT tid FROM orphans)) AND touched_at < now() - interval '1 min'
+    RETURNING 1
 )
 SELECT count(*) FROM gone

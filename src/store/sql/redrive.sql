@@ -43,9 +43,6 @@ taken AS (
     DELETE FROM postrider.dead_letters AS d
     WHERE d.ctid = ANY(ARRAY(SELECT tid FROM picked))
       AND NOT EXISTS (
-        SELECT FROM postrider.stragglers AS s
-        WHERE s.queue_id = $2 AND s.message_id = d.message_id)
-      AND NOT EXISTS (
         SELECT FROM postrider.parked AS p
         WHERE p.queue_id = $2 AND p.message_id = d.message_id)
       AND NOT EXISTS (
@@ -73,6 +70,9 @@ kept AS (
         $2, message_id, coalesce(rounds + $10::integer, 0), enqueued_at, body, content_type,
         headers, key, correlation_id, reply_to, traceparent, tracestate
     FROM ordered
+    -- Left from an earlier redrive, and not pruned yet.
+    ON CONFLICT (queue_id, message_id) DO UPDATE
+        SET rounds = excluded.rounds, touched_at = now()
 ),
 made_ready AS (
     INSERT INTO postrider.ready
