@@ -78,13 +78,13 @@ weigh_by_number!(Acks, Settles, Extends);
 /// Two writers keep the log busy: one batch is flushed while the next is sent.
 /// More only make the batches smaller.
 const PUBLISHES: Bounds = Bounds {
-    writers: 2,
+    writers: 1,
     rows: 1000,
     bytes: 4 * 1024 * 1024,
     waiting_bytes: 64 * 1024 * 1024,
 };
 const ACKS: Bounds = Bounds {
-    writers: 2,
+    writers: 1,
     rows: 2000,
     bytes: usize::MAX,
     waiting_bytes: 16 * 1024 * 1024,

@@ -76,25 +76,23 @@ impl Store {
     /// Any; leases that were given all the same end by their time.
     pub async fn claim(&self, queue_id: i64, receivers: &[Receiver]) -> Result<Claimed, Error> {
         let (priorities, floors) = self.watermarks.lanes(queue_id);
-        let (mut lo, mut hi, mut lease_ms, mut token) = (vec![], vec![], vec![], vec![]);
-        let mut total = 0i64;
-        for receiver in receivers {
-            lo.push(total);
-            total += i64::from(receiver.max_messages);
-            hi.push(total);
-            lease_ms.push(receiver.lease.as_millis());
+        let (mut lease_ms, mut tokens, mut owner) = (vec![], vec![], vec![]);
+        for (index, receiver) in receivers.iter().enumerate() {
             // 0 stands for no lease.
-            token.push(rand::random::<i64>() | 1);
+            let token = rand::random::<i64>() | 1;
+            for _ in 0..receiver.max_messages {
+                lease_ms.push(receiver.lease.as_millis());
+                tokens.push(token);
+                owner.push(index);
+            }
         }
         let rows = sqlx::query(CLAIM)
             .bind(queue_id)
             .bind(&priorities[..])
             .bind(&floors[..])
-            .bind(total)
-            .bind(lo)
-            .bind(hi)
+            .bind(i64::try_from(owner.len()).unwrap_or(i64::MAX))
             .bind(lease_ms)
-            .bind(token)
+            .bind(tokens)
             .fetch_all(&self.pool)
             .await?;
         let mut claimed = Claimed {
@@ -102,10 +100,10 @@ impl Store {
             outlived: 0,
         };
         for row in rows {
-            let receiver: i64 = row.try_get("receiver")?;
+            let n: i64 = row.try_get("n")?;
             let attempt = u32::try_from(row.try_get::<i32, _>("attempt")?).unwrap_or(0);
-            match usize::try_from(receiver - 1) {
-                Ok(index) => claimed.deliveries[index].push(delivery(queue_id, attempt, &row)?),
+            match usize::try_from(n - 1) {
+                Ok(n) => claimed.deliveries[owner[n]].push(delivery(queue_id, attempt, &row)?),
                 Err(_) => claimed.outlived = attempt,
             }
         }

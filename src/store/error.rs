@@ -21,8 +21,11 @@ pub enum Error {
     #[error("the resource was changed at the same time")]
     Conflict,
     /// Anything else: a bug, or a schema that somebody changed.
-    #[error("the database refused a statement: {0}")]
+    #[error("the database answered with an error: {0}")]
     Inconsistent(Arc<sqlx::Error>),
+    /// The server is older than what the statements need.
+    #[error("Postgres {0} is too old: Postrider needs 14 or newer")]
+    TooOld(String),
     /// Migrations could not be applied.
     #[error("the schema could not be brought up to date: {0}")]
     Migrate(Arc<sqlx::migrate::MigrateError>),

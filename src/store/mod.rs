@@ -165,12 +165,21 @@ impl Store {
     /// lock lets one at a time do it.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], or [`Error::Migrate`] if the schema was made by a
-    /// newer version or changed by hand.
+    /// [`Error::Unavailable`]; [`Error::TooOld`]; [`Error::Migrate`] if the schema
+    /// was made by a newer version or changed by hand.
     pub async fn migrate(&self) -> Result<(), Error> {
         // A connection of its own: migrations may take longer than a
         // statement's time-out, and need no planner switches.
         let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        let row = sqlx::query(
+            "SELECT current_setting('server_version'),
+                current_setting('server_version_num')::integer",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        if row.try_get::<i32, _>(1)? < 140_000 {
+            return Err(Error::TooOld(row.try_get(0)?));
+        }
         let migrator = sqlx::migrate::Migrator {
             migrations: Cow::Borrowed(&MIGRATIONS.migrations),
             table_name: Cow::Borrowed("postrider.migrations"),

@@ -11,6 +11,7 @@ use crate::domain::{Message, Overflow};
 
 statements! {
     PUBLISH = "publish";
+    PUBLISH_DEDUP = "publish_dedup";
     PUBLISH_DUPLICATES = "publish_duplicates";
     ROOM = "room";
     OVERFLOW = "overflow";
@@ -138,7 +139,8 @@ impl Store {
         &self,
         columns: &Columns<'_>,
     ) -> Result<Vec<sqlx::postgres::PgRow>, Error> {
-        Ok(sqlx::query(PUBLISH)
+        let with_dedup = columns.dedup_id.iter().any(Option::is_some);
+        let mut query = sqlx::query(if with_dedup { PUBLISH_DEDUP } else { PUBLISH })
             .bind(&columns.queue_id)
             .bind(&columns.body)
             .bind(&columns.content_type)
@@ -149,14 +151,14 @@ impl Store {
             .bind(&columns.deliver_at)
             .bind(&columns.ttl_ms)
             .bind(&columns.own_ttl)
-            .bind(&columns.dedup_id)
-            .bind(&columns.dedup_window_ms)
             .bind(&columns.correlation_id)
             .bind(&columns.reply_to)
             .bind(&columns.traceparent)
-            .bind(&columns.tracestate)
-            .fetch_all(&self.pool)
-            .await?)
+            .bind(&columns.tracestate);
+        if with_dedup {
+            query = query.bind(&columns.dedup_id).bind(&columns.dedup_window_ms);
+        }
+        Ok(query.fetch_all(&self.pool).await?)
     }
 
     async fn look_up_duplicates(
@@ -306,7 +308,9 @@ impl<'a> Columns<'a> {
         self.key.push(message.key.as_deref());
         self.priority.push(message.priority);
         self.delay_ms.push(delay);
-        self.deliver_at.push(message.deliver_at);
+        // Long ago is now; Postgres cannot tell every time that a user can.
+        self.deliver_at
+            .push(message.deliver_at.map(|t| t.max(DateTime::UNIX_EPOCH)));
         self.ttl_ms
             .push(message.ttl.unwrap_or(settings.message_ttl).as_millis());
         self.own_ttl.push(message.ttl.is_some());

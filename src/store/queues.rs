@@ -119,8 +119,24 @@ impl Store {
             .transpose()
     }
 
-    /// Makes the queue, or replaces its settings if it is there (and at
-    /// `version`, if given). Two statements, each whole by itself.
+    /// Makes the queue, if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn create_queue(
+        &self,
+        name: &QueueName,
+        settings: &QueueSettings,
+    ) -> Result<Option<Arc<Queue>>, Error> {
+        bind_settings(sqlx::query(CREATE), name, settings)
+            .fetch_optional(&self.pool)
+            .await?
+            .map(|row| Ok(self.queues.insert(queue(&row)?)))
+            .transpose()
+    }
+
+    /// Makes the queue, or replaces its settings if it is there. Two statements,
+    /// each whole by itself.
     ///
     /// # Errors
     /// [`Error::Conflict`] if it was changed or deleted at the same time.
@@ -130,12 +146,9 @@ impl Store {
         settings: &QueueSettings,
     ) -> Result<Put, Error> {
         for _ in 0..10 {
-            let made = bind_settings(sqlx::query(CREATE), name, settings)
-                .fetch_optional(&self.pool)
-                .await?;
-            if let Some(row) = made {
+            if let Some(queue) = self.create_queue(name, settings).await? {
                 return Ok(Put {
-                    queue: self.queues.insert(queue(&row)?),
+                    queue,
                     created: true,
                 });
             }

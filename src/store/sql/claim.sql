@@ -2,9 +2,9 @@
 -- more receivers.
 --
 -- $2, $3: priorities from 9 down, and for each the position to scan from (the
--- watermark: everything below it is known to be gone). $5 to $8: the
--- receivers, as ranges (lo, hi] of the claimed messages' numbers, with lease
--- and token each.
+-- watermark: everything below it is known to be gone). $5, $6: the lease and
+-- the token of the first message claimed, the second, and so on; arrays of
+-- numbers, in which the n-th is found at once.
 --
 -- Index: ready_pkey once a priority, in order, from the watermark. The
 -- MATERIALIZED list of row addresses is what makes the LIMIT hold: a join
@@ -35,11 +35,8 @@ taken AS (
     WHERE ctid = ANY(ARRAY(SELECT tid FROM picked))
 ),
 live AS MATERIALIZED (
-    SELECT numbered.*, receiver.index AS receiver, receiver.lease_ms, receiver.token
+    SELECT numbered.*, ($5::bigint[])[n] AS lease_ms, ($6::bigint[])[n] AS token
     FROM (SELECT picked.*, row_number() OVER () AS n FROM picked WHERE live) AS numbered
-    JOIN unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-        WITH ORDINALITY AS receiver (lo, hi, lease_ms, token, index)
-        ON numbered.n > receiver.lo AND numbered.n <= receiver.hi
 ),
 leased AS (
     INSERT INTO postrider.parked
@@ -65,7 +62,7 @@ counted AS (
     HAVING count(*) > 0
 )
 SELECT
-    live.receiver, live.message_id, live.token, live.attempts + 1 AS attempt, live.priority,
+    live.n, live.message_id, live.token, live.attempts + 1 AS attempt, live.priority,
     now() + live.lease_ms * interval '1 ms' AS lease_expires_at,
     m.enqueued_at, m.body, m.content_type, m.headers, m.key, m.correlation_id, m.reply_to,
     m.traceparent, m.tracestate
