@@ -86,7 +86,8 @@ pub struct Config {
         global = true,
         env = "POSTRIDER_DATABASE_URL",
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = DatabaseUrlParser
     )]
     pub database_url: Option<DatabaseUrl>,
 
@@ -177,6 +178,34 @@ impl DatabaseUrl {
     #[must_use]
     pub fn options(&self) -> ConnectOptions {
         self.options.clone()
+    }
+}
+
+/// Parses the option; unlike clap's own parsers it does not repeat a value that
+/// it refuses.
+#[derive(Debug, Clone, Copy)]
+struct DatabaseUrlParser;
+
+impl clap::builder::TypedValueParser for DatabaseUrlParser {
+    type Value = DatabaseUrl;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<DatabaseUrl, clap::Error> {
+        let url = value
+            .to_str()
+            .ok_or_else(|| "not UTF-8".to_owned())
+            .and_then(str::parse);
+        url.map_err(|error| {
+            clap::Error::raw(
+                clap::error::ErrorKind::ValueValidation,
+                format!("invalid value for '--database-url <URL>': {error}\n"),
+            )
+            .with_cmd(command)
+        })
     }
 }
 

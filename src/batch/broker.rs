@@ -243,7 +243,18 @@ impl Broker {
         &self,
         items: Vec<(Lease, Seconds)>,
     ) -> Result<Vec<Result<DateTime<Utc>, Fate>>, Error> {
-        self.extends.call(Extends(items)).await
+        let ends: Vec<(i64, Seconds)> = items
+            .iter()
+            .map(|(lease, end)| (lease.queue_id, *end))
+            .collect();
+        let results = self.extends.call(Extends(items)).await?;
+        for ((queue_id, end), result) in ends.into_iter().zip(&results) {
+            // It may be sooner than what it was.
+            if result.is_ok() {
+                self.due.note(queue_id, end.to_duration());
+            }
+        }
+        Ok(results)
     }
 
     /// Dead letters were put back into a queue: each ready after so many

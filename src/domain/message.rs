@@ -153,7 +153,7 @@ impl Message {
             "headers",
             "must be at most 64",
         );
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().take(Limits::HEADERS) {
             let field = format!("headers/{}", name.replace('~', "~0").replace('/', "~1"));
             demand(
                 !name.is_empty()

@@ -11,7 +11,7 @@ use super::extract::{InMessage, InQueue, Json, NoParams, OptionalJson, Query, in
 use super::messages::write_page;
 use super::page;
 use super::problem::Problem;
-use super::receive::{JSON, write_with_body};
+use super::receive::{JSON, WrittenApart, write_with_body};
 use super::{SharedGateway, json_bytes, reply};
 use crate::domain::{DeadReason, Headers, Limits, MessageId, QueueName, Seconds};
 use crate::store::{Cursor, DeadFilter, DeadLetter, Redrive};
@@ -70,15 +70,13 @@ pub(crate) struct DeadLetterHead {
     traceparent: Option<String>,
     tracestate: Option<String>,
     /// The JSON value, byte for byte as it was published.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
-    #[expect(dead_code, reason = "written by write_with_body")]
-    body: (),
+    body: WrittenApart,
     /// Or the bytes, in base64.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    #[expect(dead_code, reason = "written by write_with_body")]
-    body_base64: (),
+    body_base64: WrittenApart,
 }
 
 impl DeadLetterHead {
@@ -103,8 +101,8 @@ impl DeadLetterHead {
             reply_to: letter.reply_to.clone(),
             traceparent: letter.traceparent.clone(),
             tracestate: letter.tracestate.clone(),
-            body: (),
-            body_base64: (),
+            body: None,
+            body_base64: None,
         }
     }
 }
@@ -163,11 +161,12 @@ pub(crate) async fn list_dead_letters(
             "The cursor is of another list.",
         ));
     }
-    let filter = DeadFilter {
-        reason: params.reason.map(Reason::as_str),
+    let filter = Filter {
+        reason: params.reason,
         since: params.since,
         until: params.until,
     };
+    let filter = filter.into();
     let queue = gateway.queue(&name).await?;
     let (letters, next) = gateway
         .broker
@@ -267,12 +266,17 @@ pub(crate) struct Filter {
     until: Option<DateTime<Utc>>,
 }
 
+/// The end of the year 9999.
+const LAST_TIME: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).unwrap();
+
 impl From<Filter> for DeadFilter {
     fn from(filter: Filter) -> Self {
+        // Postgres cannot tell every time that a user can.
+        let told = |time: DateTime<Utc>| time.clamp(DateTime::UNIX_EPOCH, LAST_TIME);
         Self {
             reason: filter.reason.map(Reason::as_str),
-            since: filter.since,
-            until: filter.until,
+            since: filter.since.map(told),
+            until: filter.until.map(told),
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Extractors whose refusals are problems.
 
+use std::marker::PhantomData;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{self, DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::problem::Problem;
 use crate::domain::{self, MessageId, QueueName, quoted};
@@ -181,20 +184,27 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
     }
 }
 
-/// Parses JSON. Not JSON is 400; JSON of another shape is 422 with a pointer.
+/// Parses a JSON object. Not JSON is 400; JSON of another shape is 422 with a
+/// pointer.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Problem> {
     check_depth(bytes)?;
-    match serde_json::from_slice(bytes) {
-        Ok(value) => Ok(value),
-        Err(error) if error.is_data() => Err(shape_problem::<T>(bytes, &error)),
-        Err(error) => Err(malformed(&error)),
-    }
+    serde_json::from_slice(bytes)
+        .map(|Object(value)| value)
+        .map_err(|_| refusal::<T>(bytes))
 }
 
-/// Says where the wrong shape is: parses once more, with paths.
-fn shape_problem<'de, T: Deserialize<'de>>(bytes: &'de [u8], first: &serde_json::Error) -> Problem {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+/// Says what is wrong with what [`parse`] did not take, and where: looks for
+/// mistakes in the JSON first, then parses once more, with paths.
+fn refusal<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Problem {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return malformed(&error),
+    };
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        return malformed(&error);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
         Err(error) => {
             let pointer = error.path().iter().fold(String::new(), |pointer, segment| {
                 use serde_path_to_error::Segment;
@@ -208,11 +218,93 @@ fn shape_problem<'de, T: Deserialize<'de>>(bytes: &'de [u8], first: &serde_json:
             });
             Problem::invalid(pointer, clipped(&error.inner().to_string()))
         }
-        Ok(_) => Problem::invalid("", clipped(&first.to_string())),
+        Ok(_) => Problem::invalid("", "has another shape than it should"),
     }
 }
 
-fn malformed(error: &serde_json::Error) -> Problem {
+/// A `T` that is written as an object. Alone, serde's derived types also take
+/// arrays of their fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        object(deserializer).map(Self)
+    }
+}
+
+/// For fields: takes an object only.
+pub(crate) fn object<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Visitor<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(de::value::MapAccessDeserializer::new(map))
+        }
+    }
+    deserializer.deserialize_any(Visitor(PhantomData))
+}
+
+/// Any JSON value in which no object has a name twice; [`serde_json::Value`]
+/// alone would keep the last.
+pub(crate) struct UniqueNames(pub(crate) Value);
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Value;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("any value")
+            }
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(UniqueNames(value)) = seq.next_element()? {
+                    values.push(value);
+                }
+                Ok(values.into())
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                let mut object = serde_json::Map::new();
+                while let Some((name, UniqueNames(value))) = map.next_entry::<String, _>()? {
+                    if object.contains_key(&name) {
+                        let detail = format!("duplicate field `{name}`");
+                        return Err(de::Error::custom(detail));
+                    }
+                    object.insert(name, value);
+                }
+                Ok(object.into())
+            }
+        }
+        deserializer.deserialize_any(Visitor).map(Self)
+    }
+}
+
+fn malformed(error: &dyn std::error::Error) -> Problem {
     Problem::bad_request(
         "malformed-json",
         format!("The body is not JSON: {}", clipped(&error.to_string())),
@@ -232,66 +324,37 @@ fn clipped(text: &str) -> String {
     }
 }
 
-/// Refuses JSON nested so deeply that parsers elsewhere choke on it. `serde_json`
-/// skips over raw values without counting; few documents have so many brackets
-/// that it needs to be looked at.
+/// Refuses JSON nested so deeply that parsers elsewhere choke on it; `serde_json`
+/// does not count in the values that it only passes over.
 fn check_depth(bytes: &[u8]) -> Result<(), Problem> {
     const MAX_DEPTH: usize = 128;
-    if bytes
-        .iter()
-        .filter(|byte| matches!(byte, b'[' | b'{'))
+    // Few documents have so many brackets that it needs to be looked at.
+    if memchr::memchr2_iter(b'[', b'{', bytes)
+        .take(MAX_DEPTH + 1)
         .count()
-        < MAX_DEPTH
+        <= MAX_DEPTH
     {
         return Ok(());
     }
-    match serde_json::from_slice::<Nested>(bytes) {
-        Err(error) if error.to_string().starts_with("recursion limit") => Err(malformed(&error)),
-        _ => Ok(()),
-    }
-}
-
-/// Any JSON value, read recursively, so that `serde_json`'s recursion limit of
-/// 128 counts.
-struct Nested;
-
-impl<'de> Deserialize<'de> for Nested {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Nested;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("any value")
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Nested, E> {
-                Ok(Nested)
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Nested, E> {
-                Ok(Nested)
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Nested, E> {
-                Ok(Nested)
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Nested, E> {
-                Ok(Nested)
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Nested, E> {
-                Ok(Nested)
-            }
-            fn visit_unit<E>(self) -> Result<Nested, E> {
-                Ok(Nested)
-            }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut a: A) -> Result<Nested, A::Error> {
-                while a.next_element::<Nested>()?.is_some() {}
-                Ok(Nested)
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut a: A) -> Result<Nested, A::Error> {
-                while a.next_entry::<IgnoredAny, Nested>()?.is_some() {}
-                Ok(Nested)
-            }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
         }
-        deserializer.deserialize_any(Visitor)
+        if depth > MAX_DEPTH {
+            return Err(Problem::bad_request(
+                "malformed-json",
+                format!("The body is nested more than {MAX_DEPTH} deep."),
+            ));
+        }
     }
+    Ok(())
 }
 
 /// A number of messages or the like, within bounds.

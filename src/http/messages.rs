@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::extract::{InMessage, InQueue, NoParams, Query};
 use super::page;
 use super::problem::Problem;
-use super::receive::{JSON, write_with_body};
+use super::receive::{JSON, WrittenApart, write_with_body};
 use super::{SharedGateway, json_bytes};
 use crate::domain::{Headers, MessageId};
 use crate::store::{Attempt, Cursor, Peek, State as MessageState, Stored};
@@ -60,15 +60,13 @@ pub(crate) struct StoredHead {
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Vec<AttemptView>>,
     /// The JSON value, byte for byte as it was published.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
-    #[expect(dead_code, reason = "written by write_with_body")]
-    body: (),
+    body: WrittenApart,
     /// Or the bytes, in base64.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    #[expect(dead_code, reason = "written by write_with_body")]
-    body_base64: (),
+    body_base64: WrittenApart,
 }
 
 /// One attempt.
@@ -133,8 +131,8 @@ impl StoredHead {
                     })
                     .collect()
             }),
-            body: (),
-            body_base64: (),
+            body: None,
+            body_base64: None,
         }
     }
 }

@@ -16,6 +16,8 @@ mod openapi;
 mod page;
 mod problem;
 mod publish;
+mod purge;
+mod queue_config;
 mod queues;
 mod receive;
 mod settle;

@@ -1,20 +1,21 @@
 //! The routes, and the `OpenAPI` 3.1 document that describes them. Both come from
 //! the same list, so neither can lack what the other has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
 use utoipa::OpenApi;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response};
+use utoipa::openapi::{ContentBuilder, Object, Ref, RefOr, Response, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::problem::ProblemBody;
 use super::{
-    Gateway, SharedGateway, ack, dead_letters, extend, health, messages, nack, publish, queues,
-    receive, uncancelled,
+    Gateway, SharedGateway, ack, dead_letters, extend, health, messages, nack, publish, purge,
+    queues, receive, uncancelled,
 };
 
 #[derive(OpenApi)]
@@ -66,7 +67,7 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             queues::get_queue,
             queues::delete_queue
         ))
-        .routes(routes!(queues::purge_queue))
+        .routes(routes!(purge::purge_queue))
         .routes(routes!(messages::list_messages))
         .routes(routes!(messages::get_message, messages::delete_message))
         .routes(routes!(dead_letters::list_dead_letters))
@@ -89,6 +90,7 @@ pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
 /// Adds what every operation has: the problems any request can meet, and the
 /// schema of problems.
 pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    flatten(&mut document);
     let problem = || {
         RefOr::T(
             ContentBuilder::new()
@@ -106,6 +108,14 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         ];
         for operation in operations.into_iter().flatten() {
             let responses = &mut operation.responses.responses;
+            let of_bodies = [
+                ("408", "`body-timeout`: the body did not arrive within 30 s"),
+                ("413", "`body-too-large`: over 16 MiB"),
+                ("415", "`unsupported-media-type`"),
+            ];
+            let of_bodies = of_bodies
+                .into_iter()
+                .filter(|_| operation.request_body.is_some());
             for (status, description) in [
                 ("400", "The path, the query or the body is not well-formed"),
                 ("500", "`internal`: a bug; the log has more"),
@@ -113,7 +123,10 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
                     "503",
                     "`database-unavailable`, `storage-full`, `overloaded`: try again",
                 ),
-            ] {
+            ]
+            .into_iter()
+            .chain(of_bodies)
+            {
                 responses
                     .entry(status.to_owned())
                     .or_insert_with(|| RefOr::T(Response::new(description)));
@@ -130,6 +143,57 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         }
     }
     document
+}
+
+/// Turns schemas of flattened structs from `allOf` into one object each. As
+/// `allOf`, a part that allows no other properties forbids those of the rest.
+fn flatten(document: &mut utoipa::openapi::OpenApi) {
+    fn collect(
+        schemas: &BTreeMap<String, RefOr<Schema>>,
+        part: &RefOr<Schema>,
+        required: bool,
+        into: &mut Object,
+    ) {
+        match part {
+            RefOr::Ref(reference) => {
+                let name = reference.ref_location.rsplit('/').next();
+                if let Some(part) = name.and_then(|name| schemas.get(name)) {
+                    collect(schemas, part, required, into);
+                }
+            }
+            RefOr::T(Schema::Object(object)) => {
+                into.properties.extend(object.properties.clone());
+                if required {
+                    into.required.extend(object.required.iter().cloned());
+                }
+            }
+            RefOr::T(Schema::AllOf(all)) => {
+                for part in &all.items {
+                    collect(schemas, part, required, into);
+                }
+            }
+            // An optional part.
+            RefOr::T(Schema::OneOf(one)) => {
+                for part in &one.items {
+                    collect(schemas, part, false, into);
+                }
+            }
+            RefOr::T(_) => {}
+        }
+    }
+    let Some(components) = &mut document.components else {
+        return;
+    };
+    let mut flat = Vec::new();
+    for (name, schema) in &components.schemas {
+        if let RefOr::T(Schema::AllOf(all)) = schema {
+            let mut object = Object::new();
+            object.description.clone_from(&all.description);
+            collect(&components.schemas, schema, true, &mut object);
+            flat.push((name.clone(), RefOr::T(Schema::Object(object))));
+        }
+    }
+    components.schemas.extend(flat);
 }
 
 /// Swagger UI at `/docs`, from files that are in the binary; the document at

@@ -173,6 +173,14 @@ impl Problem {
     }
 }
 
+/// The beginning of a pointer, which holds names that the client chose.
+fn shortened(pointer: &str) -> String {
+    match pointer.char_indices().nth(200) {
+        Some((end, _)) => format!("{}...", &pointer[..end]),
+        None => pointer.to_owned(),
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
@@ -189,6 +197,10 @@ impl From<domain::Error> for Problem {
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "invalid",
                     match parts.as_slice() {
+                        // The detail may hold 100 characters of the request already.
+                        [one] if one.pointer.is_empty() || one.pointer.len() > 60 => {
+                            one.detail.clone()
+                        }
                         [one] => format!("{}: {}", one.pointer, one.detail),
                         many => format!("{} parts of the request are not valid.", many.len()),
                     },
@@ -196,7 +208,7 @@ impl From<domain::Error> for Problem {
                 problem.errors = parts
                     .into_iter()
                     .map(|part| Part {
-                        pointer: part.pointer,
+                        pointer: shortened(&part.pointer),
                         detail: part.detail,
                     })
                     .collect();
@@ -263,8 +275,8 @@ impl From<store::Error> for Problem {
                 tracing::error!(error = ?source, "the database refused a statement");
                 Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
             }
-            store::Error::Migrate(source) => {
-                tracing::error!(error = ?source, "the schema does not fit this version");
+            store::Error::Migrate(_) | store::Error::TooOld(_) => {
+                tracing::error!(%error, "the database does not fit this version");
                 Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }

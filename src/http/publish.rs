@@ -126,6 +126,8 @@ impl Trace {
             let parts: Vec<&str> = parent.split('-').collect();
             let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
             lengths.starts_with(&[2, 32, 16, 2])
+                // Later versions may say more.
+                && (parts.len() == 4 || parts[0] != "00")
                 && parts[..4]
                     .concat()
                     .bytes()
@@ -143,6 +145,29 @@ impl Trace {
 }
 
 impl MessageInput<'_> {
+    /// Whether no field says anything.
+    fn is_empty(&self) -> bool {
+        let Self {
+            body: None,
+            body_base64: None,
+            content_type: None,
+            headers,
+            key: None,
+            priority: 0,
+            delay_seconds: None,
+            deliver_at: None,
+            ttl_seconds: None,
+            dedup_id: None,
+            correlation_id: None,
+            reply_to: None,
+            messages: None,
+        } = self
+        else {
+            return false;
+        };
+        headers.is_empty()
+    }
+
     /// The message that this describes, found at `at` in `bytes`.
     fn message(self, bytes: &Bytes, at: &str, trace: &Trace) -> Result<Message, domain::Error> {
         let content = match (self.body, self.body_base64, self.content_type) {
@@ -204,8 +229,7 @@ fn from_json(bytes: &Bytes, trace: &Trace) -> Result<Vec<(String, Message)>, Pro
     let Some(batch) = input.messages.take() else {
         return Ok(vec![(String::new(), input.message(bytes, "", trace)?)]);
     };
-    let single = MessageInput::message(input, bytes, "", trace);
-    if !matches!(&single, Err(domain::Error::Invalid(parts)) if parts[0].pointer == "/body") {
+    if !input.is_empty() {
         return Err(Problem::invalid(
             "/messages",
             "not together with the fields of one message",
@@ -257,8 +281,10 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Message,
         tracestate: trace.state,
     };
     let mut wrong = Vec::new();
+    let mut previous = "";
     for (name, value) in headers {
         let name = name.as_str();
+        let comes_again = std::mem::replace(&mut previous, name) == name;
         let property = name.strip_prefix("postrider-");
         if property.is_none() && name != header::CONTENT_TYPE.as_str() {
             continue;
@@ -269,6 +295,10 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Message,
                 detail: detail.to_owned(),
             });
         };
+        if comes_again {
+            refuse("comes twice");
+            continue;
+        }
         let Ok(value) = value.to_str().map(str::to_owned) else {
             refuse("must be visible ASCII characters");
             continue;
@@ -297,7 +327,6 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Message,
                 Err(_) => refuse("must be an RFC 3339 time"),
             },
             Some(other) => match other.strip_prefix("header-") {
-                Some(header) if message.headers.contains_key(header) => refuse("comes twice"),
                 Some(header) => {
                     message.headers.insert(header.to_owned(), value);
                 }

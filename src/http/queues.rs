@@ -1,4 +1,4 @@
-//! `/v1/queues`: settings, counts, purge.
+//! `/v1/queues`: settings and counts.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -7,106 +7,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InQueue, NoParams, OptionalJson, Query, parse};
+use super::extract::{InQueue, NoParams, OptionalJson, Query, UniqueNames, parse};
 use super::page;
 use super::problem::Problem;
+use super::queue_config::QueueConfig;
 use super::{Gateway, SharedGateway, reply};
-use crate::domain::{
-    Backoff, DeadLetterSettings, QueueName, QueueSettings, RetrySettings, Seconds,
-};
-use crate::store::{self, Counts, DeadFilter, Queue};
-
-/// A queue's settings; every one has a default.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schema(example = json!({"lease_seconds": 30, "max_attempts": 5}))]
-pub(crate) struct QueueConfig {
-    /// How long a receive leases a message when it does not say; 0.001 to 43200.
-    #[schema(value_type = f64, default = 30)]
-    lease_seconds: Seconds,
-    /// Failed attempts after which a message is a dead letter; 1 to 1000.
-    #[schema(default = 5)]
-    max_attempts: u32,
-    /// How long a message rests after a nack that does not say.
-    backoff: BackoffConfig,
-    /// How long a message may wait, from when it is first ready; up to 365 days.
-    #[schema(value_type = f64, default = 345_600)]
-    message_ttl_seconds: Seconds,
-    /// Delay of messages that do not say; up to 365 days.
-    #[schema(value_type = f64, default = 0)]
-    delay_seconds: Seconds,
-    /// Bound on ready messages; null for none.
-    max_ready: Option<u64>,
-    /// At the bound: `reject` refuses the publish with 429, `drop_oldest` makes
-    /// the oldest messages dead letters.
-    overflow: Overflow,
-    /// Largest body in bytes; up to 8388608.
-    #[schema(default = 1_048_576)]
-    max_message_bytes: u32,
-    /// How long a `dedup_id` is remembered; up to 7 days.
-    #[schema(value_type = f64, default = 86_400)]
-    dedup_window_seconds: Seconds,
-    /// What happens to messages that are given up.
-    dead_letter: DeadLetterConfig,
-}
-
-/// Exponential backoff: `initial_seconds * multiplier^(attempt - 1)`, at most
-/// `max_seconds`, less up to `jitter` of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct BackoffConfig {
-    /// The wait after the first failure.
-    #[schema(value_type = f64, default = 5)]
-    initial_seconds: Seconds,
-    /// The factor from one wait to the next; 1 to 100.
-    #[schema(default = 2)]
-    multiplier: f64,
-    /// The longest wait.
-    #[schema(value_type = f64, default = 3600)]
-    max_seconds: Seconds,
-    /// The share of a wait that chance takes off; 0 to 1.
-    #[schema(default = 0.2)]
-    jitter: f64,
-}
-
-/// Dead letters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct DeadLetterConfig {
-    /// Whether they are kept at all.
-    #[schema(default = true)]
-    enabled: bool,
-    /// Whether messages that expired are kept too.
-    #[schema(default = false)]
-    keep_expired: bool,
-    /// For how long.
-    #[schema(value_type = f64, default = 1_209_600)]
-    retention_seconds: Seconds,
-    /// Whether the scheduled retry puts them back.
-    retry: RetryConfig,
-}
-
-/// The scheduled retry of dead letters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct RetryConfig {
-    /// How long after its death a message is put back; at least 1.
-    #[schema(value_type = f64, default = 300)]
-    every_seconds: Seconds,
-    /// How often, for one message; 0 is never.
-    #[schema(default = 0)]
-    max_rounds: u32,
-}
-
-/// What a full queue does with a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Overflow {
-    /// Refuse it with 429.
-    Reject,
-    /// Take it; the oldest messages become dead letters.
-    DropOldest,
-}
+use crate::domain::QueueName;
+use crate::store::{self, Counts, Queue};
 
 /// A queue with its settings and live counts.
 #[derive(Debug, Serialize, ToSchema)]
@@ -150,99 +57,6 @@ pub(crate) struct QueueList {
     queues: Vec<QueueView>,
     /// Where the next page begins; null at the end.
     next_cursor: Option<String>,
-}
-
-impl Default for QueueConfig {
-    fn default() -> Self {
-        (&QueueSettings::default()).into()
-    }
-}
-
-impl Default for BackoffConfig {
-    fn default() -> Self {
-        QueueConfig::default().backoff
-    }
-}
-
-impl Default for DeadLetterConfig {
-    fn default() -> Self {
-        QueueConfig::default().dead_letter
-    }
-}
-
-impl Default for RetryConfig {
-    fn default() -> Self {
-        DeadLetterConfig::default().retry
-    }
-}
-
-impl From<&QueueSettings> for QueueConfig {
-    fn from(s: &QueueSettings) -> Self {
-        Self {
-            lease_seconds: s.lease,
-            max_attempts: s.max_attempts,
-            backoff: BackoffConfig {
-                initial_seconds: s.backoff.initial,
-                multiplier: s.backoff.multiplier,
-                max_seconds: s.backoff.max,
-                jitter: s.backoff.jitter,
-            },
-            message_ttl_seconds: s.message_ttl,
-            delay_seconds: s.delay,
-            max_ready: s.max_ready,
-            overflow: match s.overflow {
-                crate::domain::Overflow::Reject => Overflow::Reject,
-                crate::domain::Overflow::DropOldest => Overflow::DropOldest,
-            },
-            max_message_bytes: s.max_message_bytes,
-            dedup_window_seconds: s.dedup_window,
-            dead_letter: DeadLetterConfig {
-                enabled: s.dead_letter.enabled,
-                keep_expired: s.dead_letter.keep_expired,
-                retention_seconds: s.dead_letter.retention,
-                retry: RetryConfig {
-                    every_seconds: s.dead_letter.retry.every,
-                    max_rounds: s.dead_letter.retry.max_rounds,
-                },
-            },
-        }
-    }
-}
-
-impl QueueConfig {
-    /// The settings, checked.
-    fn settings(self) -> Result<QueueSettings, Problem> {
-        let settings = QueueSettings {
-            lease: self.lease_seconds,
-            max_attempts: self.max_attempts,
-            backoff: Backoff {
-                initial: self.backoff.initial_seconds,
-                multiplier: self.backoff.multiplier,
-                max: self.backoff.max_seconds,
-                jitter: self.backoff.jitter,
-            },
-            message_ttl: self.message_ttl_seconds,
-            delay: self.delay_seconds,
-            max_ready: self.max_ready,
-            overflow: match self.overflow {
-                Overflow::Reject => crate::domain::Overflow::Reject,
-                Overflow::DropOldest => crate::domain::Overflow::DropOldest,
-            },
-            max_message_bytes: self.max_message_bytes,
-            dedup_window: self.dedup_window_seconds,
-            dead_letter: DeadLetterSettings {
-                enabled: self.dead_letter.enabled,
-                keep_expired: self.dead_letter.keep_expired,
-                retention: self.dead_letter.retention_seconds,
-                retry: RetrySettings {
-                    every: self.dead_letter.retry.every_seconds,
-                    max_rounds: self.dead_letter.retry.max_rounds,
-                },
-            },
-        };
-        settings.check()?;
-        Ok(settings)
-    }
 }
 
 impl QueueView {
@@ -364,6 +178,14 @@ pub(crate) async fn put_queue(
             let counts = gateway.counts(&queue).await?;
             return Ok(answer(StatusCode::OK, &queue, counts));
         }
+        // What passed is If-None-Match: another put may come before this one.
+        let queue = store
+            .create_queue(&name, &settings)
+            .await?
+            .ok_or_else(Problem::precondition_failed)?;
+        tracing::info!(queue = %name, "queue created");
+        let counts = gateway.counts(&queue).await?;
+        return Ok(answer(StatusCode::CREATED, &queue, counts));
     }
     let put = store.put_queue(&name, &settings).await?;
     if put.created {
@@ -420,10 +242,7 @@ pub(crate) async fn patch_queue(
         ));
     }
     let bytes = super::extract::read_body(&headers, request.into_body()).await?;
-    let patch: serde_json::Value = parse(&bytes)?;
-    if !patch.is_object() {
-        return Err(Problem::invalid("", "must be an object"));
-    }
+    let UniqueNames(patch) = parse(&bytes)?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..10 {
@@ -581,62 +400,4 @@ pub(crate) async fn list_queues(
         next_cursor,
     };
     Ok((headers, reply(StatusCode::OK, &list)).into_response())
-}
-
-/// What to purge.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({"dead_letters": false}))]
-pub(crate) struct PurgeRequest {
-    /// Dead letters too.
-    #[serde(default)]
-    dead_letters: bool,
-}
-
-/// What a purge removed.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Purged {
-    /// Messages: ready, leased and delayed.
-    messages: i64,
-    /// Dead letters.
-    dead_letters: i64,
-}
-
-/// Purge a queue
-///
-/// Removes all messages that are in it now, leased and delayed ones too. A deep
-/// queue takes a while; if the client goes away the purge goes on.
-#[utoipa::path(
-    post, path = "/v1/queues/{queue}/purge", tag = "Queues",
-    params(("queue" = String, Path, description = "Its name", example = "orders")),
-    request_body(content = PurgeRequest, description = "May be left out"),
-    responses(
-        (status = 200, description = "What was removed", body = Purged),
-        (status = 404, description = "`queue-not-found`"),
-        (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`"),
-    ),
-)]
-pub(crate) async fn purge_queue(
-    State(gateway): State<SharedGateway>,
-    InQueue(name): InQueue,
-    Query(NoParams {}): Query<NoParams>,
-    OptionalJson(request): OptionalJson<PurgeRequest>,
-) -> Result<Response, Problem> {
-    let store = gateway.broker.store();
-    let queue = gateway.queue(&name).await?;
-    let messages = store.purge(queue.id).await?;
-    let dead_letters = if request.dead_letters {
-        store.purge_dead(queue.id, DeadFilter::default()).await?
-    } else {
-        0
-    };
-    tracing::info!(queue = %name, messages, dead_letters, "queue purged");
-    Ok(reply(
-        StatusCode::OK,
-        &Purged {
-            messages,
-            dead_letters,
-        },
-    ))
 }

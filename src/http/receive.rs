@@ -88,6 +88,10 @@ struct DeliveryHead<'a> {
 /// What a JSON value is published and given back as.
 pub(crate) const JSON: &str = "application/json";
 
+/// A field that is there for the document only, and never set:
+/// [`write_with_body`] writes it.
+pub(crate) type WrittenApart = Option<()>;
+
 /// Writes an object with a body in it: the fields of `head`, then the stored
 /// bytes, JSON as they are, others in base64. Parsing and printing the body
 /// would change it.

@@ -23,6 +23,10 @@ statements! {
 /// messages a second one lasts ten seconds.
 const AHEAD: i64 = 4;
 
+/// Ids kept ahead however small the partitions are: more than a few statements
+/// can draw, so that a publish that has to make partitions succeeds then.
+const LEAST_AHEAD: i64 = 10_000;
+
 /// Live messages that may be moved out to free a partition: one in a hundred.
 const STRAGGLERS_PERMILLE: i64 = 10;
 
@@ -46,7 +50,7 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn make_partitions(&self) -> Result<(), Error> {
-        let size = self.partition_size;
+        let (size, ahead) = (self.partition_size, self.ahead());
         let statement = format!(
             "{LOCK};
             SET LOCAL lock_timeout = '2s';
@@ -55,7 +59,7 @@ impl Store {
                 next_lo bigint;
                 day date;
                 -- Only the last few matter, so a walk from the top is short.
-                wanted bigint := (SELECT last_value FROM postrider.message_ids) + {AHEAD} * {size};
+                wanted bigint := (SELECT last_value FROM postrider.message_ids) + {ahead};
             BEGIN
                 SELECT coalesce(max(hi), 0) INTO next_lo FROM postrider.message_partitions;
                 WHILE next_lo < wanted LOOP
@@ -100,6 +104,11 @@ impl Store {
         self.transaction(statement).await
     }
 
+    /// How many ids behind the last one drawn have a partition.
+    fn ahead(&self) -> i64 {
+        (AHEAD * self.partition_size).max(LEAST_AHEAD)
+    }
+
     /// Whether the sequence has come so near to the last partition that more
     /// must be made.
     ///
@@ -112,7 +121,7 @@ impl Store {
                 OR to_regclass('postrider.dedup_'
                     || to_char((now() AT TIME ZONE 'UTC')::date + 2, 'YYYYMMDD')) IS NULL",
         )
-        .bind((AHEAD - 1) * self.partition_size)
+        .bind(self.ahead() / AHEAD * (AHEAD - 1))
         .fetch_one(&self.pool)
         .await?;
         Ok(row.try_get(0)?)

@@ -51,7 +51,10 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn purge_dead(&self, queue_id: i64, filter: DeadFilter) -> Result<i64, Error> {
-        let row = sqlx::query("SELECT now()").fetch_one(&self.pool).await?;
+        // Behind what has died by now.
+        let row = sqlx::query("SELECT clock_timestamp()")
+            .fetch_one(&self.pool)
+            .await?;
         let now: DateTime<Utc> = row.try_get(0)?;
         let until = filter.until.map_or(now, |until| until.min(now));
         let mut removed = 0;

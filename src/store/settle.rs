@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
 use super::{Error, Store, statements};
 use crate::domain::{Disposition, Lease, Seconds};
@@ -69,11 +70,14 @@ impl Store {
             .await?;
         let mut acked = HashSet::with_capacity(rows.len());
         for row in rows {
-            acked.insert((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?));
+            acked.insert(key(&row)?);
         }
         let mut results = vec![Settled::Done; leases.len()];
         let late: Vec<usize> = (0..leases.len())
-            .filter(|at| !acked.contains(&(leases[*at].queue_id, leases[*at].message_id)))
+            .filter(|at| {
+                let lease = &leases[*at];
+                !acked.contains(&(lease.queue_id, lease.message_id, lease.token))
+            })
             .collect();
         let running = self.late(leases, &late, true, &mut results).await?;
         if !running.is_empty() {
@@ -91,11 +95,13 @@ impl Store {
     /// # Errors
     /// Any; whether they took effect is then not known.
     pub async fn settle(&self, items: &[Settle]) -> Result<Vec<Settled>, Error> {
-        // One row a message: the statement would settle a repeated one twice.
+        // One row a lease: the statement would settle a repeated one twice.
         let mut seen = HashSet::new();
         let unique: Vec<&Settle> = items
             .iter()
-            .filter(|item| seen.insert((item.lease.queue_id, item.lease.message_id)))
+            .filter(|Settle { lease, .. }| {
+                seen.insert((lease.queue_id, lease.message_id, lease.token))
+            })
             .collect();
         let (queue_ids, message_ids, tokens) = columns(unique.iter().map(|item| &item.lease));
         let actions: Vec<Action> = unique.iter().map(|item| item.disposition.into()).collect();
@@ -133,11 +139,7 @@ impl Store {
             .await?;
         let mut done = HashSet::with_capacity(rows.len());
         for row in rows {
-            done.insert((
-                row.try_get::<i64, _>(0)?,
-                row.try_get::<i64, _>(1)?,
-                row.try_get::<i64, _>(2)?,
-            ));
+            done.insert(key(&row)?);
         }
         let mut results = vec![Settled::Done; items.len()];
         let late: Vec<usize> = (0..items.len())
@@ -182,10 +184,12 @@ impl Store {
             .await?;
         let mut extended = HashMap::with_capacity(rows.len());
         for row in rows {
-            let key = (row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
-            extended.insert(key, row.try_get::<DateTime<Utc>, _>(2)?);
+            extended.insert(key(&row)?, row.try_get::<DateTime<Utc>, _>(3)?);
         }
-        let end = |lease: &Lease| extended.get(&(lease.queue_id, lease.message_id)).copied();
+        let end = |lease: &Lease| {
+            let key = (lease.queue_id, lease.message_id, lease.token);
+            extended.get(&key).copied()
+        };
         let mut fates = vec![Settled::Done; items.len()];
         let late: Vec<usize> = (0..leases.len())
             .filter(|at| end(&leases[*at]).is_none())
@@ -237,6 +241,12 @@ impl Store {
         }
         Ok(running)
     }
+}
+
+/// The lease that a row is about: queue, message, token. The message alone is
+/// not enough: an older receipt of it may be in the same batch.
+fn key(row: &PgRow) -> Result<(i64, i64, i64), Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
 }
 
 fn columns<'a>(leases: impl Iterator<Item = &'a Lease>) -> (Vec<i64>, Vec<i64>, Vec<i64>) {

@@ -18,6 +18,9 @@ use crate::store::{Ended, Error};
 
 const POLL: Duration = Duration::from_secs(2);
 
+/// Between two rounds in the same queue; each moves up to a thousand messages.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Longer than [`POLL`], so that a poll sees everything before it is due.
 const HORIZON: Duration = Duration::from_secs(5);
 
@@ -55,7 +58,9 @@ async fn round(broker: &Broker, queue_ids: &[i64]) -> Result<(), Error> {
     broker.ready(due.woken.iter().copied());
     settle(broker, due.ended).await?;
     for (queue_id, due_in) in store.soonest(queue_ids).await? {
-        broker.due().note(queue_id, due_in);
+        // What is still due was locked just now, or belongs to a queue that is
+        // gone: it must not keep this loop spinning.
+        broker.due().note(queue_id, due_in.max(PAUSE));
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ async fn a_terminated_gateway_stops_its_server() -> Result<()> {
         command
             .env("PGPORT", "1")
             .env("PGDATA", "/nowhere")
-            .env("PGOPTIONS", "-c fsync=off")
+            .env("PGOPTIONS", "-c geqo=off")
     })?;
     gateway.send(Signal::TERM)?;
     let status = gateway.ended()?;

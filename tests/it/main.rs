@@ -5,6 +5,10 @@
 
 mod support;
 
+mod architecture;
+mod cli;
 mod embedded;
 mod faults;
 mod http;
+mod store;
+mod workers;

@@ -21,10 +21,10 @@ WITH found AS MATERIALIZED (
 acked AS (
     DELETE FROM postrider.parked
     WHERE ctid = ANY(ARRAY(SELECT tid FROM found)) AND token = ANY($3)
-    RETURNING queue_id, message_id
+    RETURNING queue_id, message_id, token
 ),
 counted AS (
     INSERT INTO postrider.tallies (queue_id, leased, acked)
     SELECT queue_id, -count(*), count(*) FROM acked GROUP BY queue_id
 )
-SELECT queue_id, message_id FROM acked
+SELECT queue_id, message_id, token FROM acked

@@ -28,4 +28,4 @@ WHERE parked.ctid = ANY(ARRAY(SELECT tid FROM found))
   AND input.message_id = parked.message_id
   AND input.token = parked.token
   AND parked.wake_at > now()
-RETURNING parked.queue_id, parked.message_id, parked.wake_at
+RETURNING parked.queue_id, parked.message_id, parked.token, parked.wake_at

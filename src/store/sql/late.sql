@@ -4,7 +4,8 @@
 --
 -- A lease ends by an ack, which leaves nothing, or by a failure, which leaves
 -- a row in attempts. So a receipt with neither lease nor failure was acked
--- before (or its message purged), and to ack it again is fine.
+-- before (or its message purged), and to ack it again is fine. For the same
+-- reason an ack that still counts takes the row of its failure away.
 --
 -- Index: parked_pkey, attempts_by_message, ready_by_message, once a receipt
 -- each. Rare: not on the way of a receipt that is good.
@@ -50,6 +51,14 @@ acked AS (
         WHERE is_ack AND own_outcome = 'lease-expired' AND last_token = token))
     RETURNING queue_id, message_id
 ),
+forgotten AS (
+    DELETE FROM postrider.attempts
+    USING looked, acked
+    WHERE acked.queue_id = looked.queue_id AND acked.message_id = looked.message_id
+      AND looked.last_token = looked.token
+      AND attempts.queue_id = looked.queue_id AND attempts.message_id = looked.message_id
+      AND attempts.token = looked.token
+),
 counted AS (
     INSERT INTO postrider.tallies (queue_id, ready, acked)
     SELECT queue_id, -count(*), count(*) FROM acked GROUP BY queue_id
@@ -60,9 +69,14 @@ SELECT
         -- The lease is there (it moved while we looked, or it has run out and
         -- is not settled yet).
         WHEN looked.running_token = looked.token THEN 'running'
-        WHEN acked.message_id IS NOT NULL THEN 'acked'
         WHEN looked.own_outcome = 'lease-expired' AND looked.last_token = looked.token
-            AND looked.waiting_tid IS NOT NULL AND NOT looked.is_ack THEN 'expired'
+            AND looked.waiting_tid IS NOT NULL
+        THEN CASE
+            WHEN NOT looked.is_ack THEN 'expired'
+            WHEN acked.message_id IS NOT NULL THEN 'acked'
+            -- Somebody took it at this moment, or acked it: look again.
+            ELSE 'running'
+        END
         WHEN looked.own_outcome IS NOT NULL OR looked.running_token IS NOT NULL THEN 'lost'
         ELSE 'gone'
     END AS fate

@@ -1,11 +1,11 @@
--- purge: dead_letters -> (nothing), up to $4 of queue $1 that died up to $2,
+-- purge: dead_letters -> (nothing), up to $4 of queue $1 that died before $2,
 -- of reason $3 if given.
 --
 -- Index: dead_letters_by_time.
 WITH picked AS MATERIALIZED (
     SELECT d.ctid AS tid
     FROM postrider.dead_letters AS d
-    WHERE d.queue_id = $1 AND d.dead_at <= $2 AND ($3::text IS NULL OR d.reason = $3)
+    WHERE d.queue_id = $1 AND d.dead_at < $2 AND ($3::text IS NULL OR d.reason = $3)
       AND ($5::timestamptz IS NULL OR d.dead_at >= $5)
     ORDER BY d.dead_at, d.message_id
     LIMIT $4

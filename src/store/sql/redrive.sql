@@ -55,12 +55,14 @@ taken AS (
     RETURNING d.*
 ),
 ordered AS MATERIALIZED (
-    SELECT taken.*, (row_number() OVER (ORDER BY dead_at, message_id) - 1) * $8 + $9 AS delay_ms,
-        target.message_ttl_ms
-    FROM taken
+    SELECT numbered.*, (n - 1) * $8 + $9 AS delay_ms, target.message_ttl_ms
+    FROM (
+        SELECT taken.*, row_number() OVER (ORDER BY dead_at, message_id) AS n FROM taken
+    ) AS numbered
     CROSS JOIN LATERAL (
         SELECT queues.message_ttl_ms FROM postrider.queues WHERE queues.id = $2 OFFSET 0
     ) AS target
+    ORDER BY n
 ),
 kept AS (
     INSERT INTO postrider.stragglers
@@ -112,4 +114,4 @@ counted_in AS (
     WHERE $1 <> $2
     HAVING count(*) > 0
 )
-SELECT message_id, delay_ms::bigint AS delay_ms FROM ordered ORDER BY delay_ms, message_id
+SELECT message_id, delay_ms::bigint AS delay_ms FROM ordered ORDER BY delay_ms, priority DESC, n

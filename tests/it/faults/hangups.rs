@@ -20,7 +20,9 @@ fn request(path: &str, body: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_hang_up_lose_nothing_and_poison_no_connection() {
     let app = App::start().await;
-    app.queue("work", json!({})).await;
+    // What is sent to a socket just closed comes back when its lease ends.
+    app.queue("work", json!({"lease_seconds": 5, "max_attempts": 1000}))
+        .await;
     let publish = request(
         "/v1/queues/work/messages",
         r#"{"messages":[{"body":1},{"body":2}]}"#,

@@ -38,7 +38,7 @@ impl Process {
             }
             let _ = found.send(Err(log));
         });
-        let url = url.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+        let url = url.recv_timeout(Duration::from_mins(1)).unwrap().unwrap();
         Self { child, url }
     }
 

@@ -84,15 +84,20 @@ impl Load {
     async fn check(&self, url: &str) {
         let client = Client::new();
         let call = async |verb: &str, body: Value| -> Value {
-            let response = client
-                .post(format!("{url}/v1/queues/work/{verb}"))
-                .header("content-type", "application/json")
-                .body(body.to_string())
-                .send()
-                .await
-                .unwrap();
-            assert_eq!(response.status(), StatusCode::OK);
-            serde_json::from_str(&response.text().await.unwrap()).unwrap()
+            loop {
+                let response = client
+                    .post(format!("{url}/v1/queues/work/{verb}"))
+                    .header("content-type", "application/json")
+                    .body(body.to_string())
+                    .send()
+                    .await
+                    .unwrap();
+                // A connection that the last fault killed, noticed only now.
+                if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+                    assert_eq!(response.status(), StatusCode::OK);
+                    return serde_json::from_str(&response.text().await.unwrap()).unwrap();
+                }
+            }
         };
         let mut received = HashMap::new();
         loop {

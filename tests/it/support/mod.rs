@@ -4,4 +4,4 @@ mod app;
 mod postgres;
 
 pub(crate) use app::{Answer, App, Gateway, eventually};
-pub(crate) use postgres::{Database, Postgres};
+pub(crate) use postgres::Database;

@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,22 +13,22 @@ use tokio::sync::OnceCell;
 
 /// A Postgres server that ends with this process, however that ends: a shell
 /// waits for its standard input to close.
-pub(crate) struct Postgres {
+struct Postgres {
     folder: PathBuf,
     port: u16,
+    /// The shell, whose standard input is open as long as this is.
+    _shell: Child,
 }
 
 impl Postgres {
     /// The server of this process.
     fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start("shared"))
+        SHARED.get_or_init(Self::start)
     }
 
-    /// Starts a server of its own, for a test that hurts it.
-    pub(crate) fn start(name: &str) -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("postrider-it-{}-{name}", std::process::id()));
+    fn start() -> Self {
+        let folder = std::env::temp_dir().join(format!("postrider-it-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let (uid, gid) = account();
         std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
@@ -78,7 +78,7 @@ impl Postgres {
         );
         let mut shell = Command::new("sh");
         run(&mut shell);
-        let mut child = shell
+        let shell = shell
             .args(["-c", &script])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -86,9 +86,11 @@ impl Postgres {
             .process_group(0)
             .spawn()
             .unwrap();
-        // Held open until this process ends.
-        std::mem::forget(child.stdin.take());
-        let postgres = Self { folder, port };
+        let postgres = Self {
+            folder,
+            port,
+            _shell: shell,
+        };
         postgres.wait_until_ready();
         postgres
     }
@@ -111,7 +113,7 @@ impl Postgres {
     }
 
     /// The URL of a database on it.
-    pub(crate) fn url(&self, database: &str) -> String {
+    fn url(&self, database: &str) -> String {
         format!(
             "postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable",
             self.port
@@ -119,7 +121,7 @@ impl Postgres {
     }
 
     /// A connection for looking behind the interface.
-    pub(crate) async fn connect(&self, database: &str) -> sqlx::PgConnection {
+    async fn connect(&self, database: &str) -> sqlx::PgConnection {
         sqlx::PgConnection::connect(&self.url(database))
             .await
             .unwrap()

@@ -1,0 +1,197 @@
+//! A queue's settings as they are written in JSON; `domain::QueueSettings` is
+//! what they mean.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::extract::object;
+use super::problem::Problem;
+use crate::domain::{Backoff, DeadLetterSettings, QueueSettings, RetrySettings, Seconds};
+
+/// A queue's settings; every one has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(example = json!({"lease_seconds": 30, "max_attempts": 5}))]
+pub(crate) struct QueueConfig {
+    /// How long a receive leases a message when it does not say; 0.001 to 43200.
+    #[schema(value_type = f64, default = 30)]
+    lease_seconds: Seconds,
+    /// Failed attempts after which a message is a dead letter; 1 to 1000.
+    #[schema(default = 5)]
+    max_attempts: u32,
+    /// How long a message rests after a nack that does not say.
+    #[serde(deserialize_with = "object")]
+    backoff: BackoffConfig,
+    /// How long a message may wait, from when it is first ready; up to 365 days.
+    #[schema(value_type = f64, default = 345_600)]
+    message_ttl_seconds: Seconds,
+    /// Delay of messages that do not say; up to 365 days.
+    #[schema(value_type = f64, default = 0)]
+    delay_seconds: Seconds,
+    /// Bound on ready messages; null for none.
+    max_ready: Option<u64>,
+    /// At the bound: `reject` refuses the publish with 429, `drop_oldest` makes
+    /// the oldest messages dead letters.
+    overflow: Overflow,
+    /// Largest body in bytes; up to 8388608.
+    #[schema(default = 1_048_576)]
+    max_message_bytes: u32,
+    /// How long a `dedup_id` is remembered; up to 7 days.
+    #[schema(value_type = f64, default = 86_400)]
+    dedup_window_seconds: Seconds,
+    /// What happens to messages that are given up.
+    #[serde(deserialize_with = "object")]
+    dead_letter: DeadLetterConfig,
+}
+
+/// Exponential backoff: `initial_seconds * multiplier^(attempt - 1)`, at most
+/// `max_seconds`, less up to `jitter` of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BackoffConfig {
+    /// The wait after the first failure.
+    #[schema(value_type = f64, default = 5)]
+    initial_seconds: Seconds,
+    /// The factor from one wait to the next; 1 to 100.
+    #[schema(default = 2)]
+    multiplier: f64,
+    /// The longest wait.
+    #[schema(value_type = f64, default = 3600)]
+    max_seconds: Seconds,
+    /// The share of a wait that chance takes off; 0 to 1.
+    #[schema(default = 0.2)]
+    jitter: f64,
+}
+
+/// Dead letters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DeadLetterConfig {
+    /// Whether they are kept at all.
+    #[schema(default = true)]
+    enabled: bool,
+    /// Whether messages that expired are kept too.
+    #[schema(default = false)]
+    keep_expired: bool,
+    /// For how long.
+    #[schema(value_type = f64, default = 1_209_600)]
+    retention_seconds: Seconds,
+    /// Whether the scheduled retry puts them back.
+    #[serde(deserialize_with = "object")]
+    retry: RetryConfig,
+}
+
+/// The scheduled retry of dead letters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetryConfig {
+    /// How long after its death a message is put back; at least 1.
+    #[schema(value_type = f64, default = 300)]
+    every_seconds: Seconds,
+    /// How often, for one message; 0 is never.
+    #[schema(default = 0)]
+    max_rounds: u32,
+}
+
+/// What a full queue does with a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Overflow {
+    /// Refuse it with 429.
+    Reject,
+    /// Take it; the oldest messages become dead letters.
+    DropOldest,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        (&QueueSettings::default()).into()
+    }
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        QueueConfig::default().backoff
+    }
+}
+
+impl Default for DeadLetterConfig {
+    fn default() -> Self {
+        QueueConfig::default().dead_letter
+    }
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        DeadLetterConfig::default().retry
+    }
+}
+
+impl From<&QueueSettings> for QueueConfig {
+    fn from(s: &QueueSettings) -> Self {
+        Self {
+            lease_seconds: s.lease,
+            max_attempts: s.max_attempts,
+            backoff: BackoffConfig {
+                initial_seconds: s.backoff.initial,
+                multiplier: s.backoff.multiplier,
+                max_seconds: s.backoff.max,
+                jitter: s.backoff.jitter,
+            },
+            message_ttl_seconds: s.message_ttl,
+            delay_seconds: s.delay,
+            max_ready: s.max_ready,
+            overflow: match s.overflow {
+                crate::domain::Overflow::Reject => Overflow::Reject,
+                crate::domain::Overflow::DropOldest => Overflow::DropOldest,
+            },
+            max_message_bytes: s.max_message_bytes,
+            dedup_window_seconds: s.dedup_window,
+            dead_letter: DeadLetterConfig {
+                enabled: s.dead_letter.enabled,
+                keep_expired: s.dead_letter.keep_expired,
+                retention_seconds: s.dead_letter.retention,
+                retry: RetryConfig {
+                    every_seconds: s.dead_letter.retry.every,
+                    max_rounds: s.dead_letter.retry.max_rounds,
+                },
+            },
+        }
+    }
+}
+
+impl QueueConfig {
+    /// The settings, checked.
+    pub(crate) fn settings(self) -> Result<QueueSettings, Problem> {
+        let settings = QueueSettings {
+            lease: self.lease_seconds,
+            max_attempts: self.max_attempts,
+            backoff: Backoff {
+                initial: self.backoff.initial_seconds,
+                multiplier: self.backoff.multiplier,
+                max: self.backoff.max_seconds,
+                jitter: self.backoff.jitter,
+            },
+            message_ttl: self.message_ttl_seconds,
+            delay: self.delay_seconds,
+            max_ready: self.max_ready,
+            overflow: match self.overflow {
+                Overflow::Reject => crate::domain::Overflow::Reject,
+                Overflow::DropOldest => crate::domain::Overflow::DropOldest,
+            },
+            max_message_bytes: self.max_message_bytes,
+            dedup_window: self.dedup_window_seconds,
+            dead_letter: DeadLetterSettings {
+                enabled: self.dead_letter.enabled,
+                keep_expired: self.dead_letter.keep_expired,
+                retention: self.dead_letter.retention_seconds,
+                retry: RetrySettings {
+                    every: self.dead_letter.retry.every_seconds,
+                    max_rounds: self.dead_letter.retry.max_rounds,
+                },
+            },
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}

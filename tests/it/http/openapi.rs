@@ -1,0 +1,293 @@
+//! `/openapi.json`, `/docs`: the document is true, and it is the one that is
+//! committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::schema::{fits, resolve};
+use crate::support::{Answer, App};
+
+const METHODS: [&str; 5] = ["put", "post", "get", "patch", "delete"];
+
+fn document() -> Value {
+    serde_json::to_value(postrider::http::document()).unwrap()
+}
+
+/// Every operation: its method, path and description.
+fn operations(document: &Value) -> Vec<(String, String, Value)> {
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in METHODS {
+            if let Some(operation) = item.get(method) {
+                operations.push((method.to_owned(), path.clone(), operation.clone()));
+            }
+        }
+    }
+    operations
+}
+
+/// The examples of a request's body, by content type.
+fn examples(document: &Value, operation: &Value) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    let content = operation["requestBody"]["content"].as_object();
+    for (content_type, media) in content.into_iter().flatten() {
+        if let Some(example) = media.get("example") {
+            found.push((content_type.clone(), example.clone()));
+        } else if let Some(examples) = media["examples"].as_object() {
+            let values = examples.values();
+            found.extend(values.map(|e| (content_type.clone(), e["value"].clone())));
+        } else if let Some(example) = resolve(document, &media["schema"]).get("example") {
+            found.push((content_type.clone(), example.clone()));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_that_is_served_is_the_one_that_is_committed() {
+    let app = App::start().await;
+    let served = app.get("/openapi.json").await;
+    assert_eq!(served.headers["content-type"], "application/json");
+    // Not assert_eq: the document fills many screens.
+    assert!(served.expect(StatusCode::OK) == document());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
+    let committed: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert!(committed == document(), "`make openapi` writes it anew");
+}
+
+#[test]
+fn the_document_is_openapi_3_1_and_its_references_lead_somewhere() {
+    fn check(document: &Value, part: &Value) {
+        match part {
+            Value::Object(fields) => {
+                resolve(document, part);
+                fields.values().for_each(|field| check(document, field));
+            }
+            Value::Array(items) => items.iter().for_each(|item| check(document, item)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let version = document["openapi"].as_str().unwrap();
+    assert!(version.starts_with("3.1."), "{version}");
+    check(&document, &document);
+}
+
+#[test]
+fn every_operation_is_described() {
+    let document = document();
+    let tags: Vec<&Value> = document["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tag| &tag["name"])
+        .collect();
+    let mut ids = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        let what = format!("{method} {path}");
+        assert!(
+            operation["summary"].as_str().is_some_and(|s| !s.is_empty()),
+            "{what}"
+        );
+        let its_tags = operation["tags"].as_array().unwrap();
+        assert_eq!(its_tags.len(), 1, "{what}");
+        assert!(tags.contains(&&its_tags[0]), "{what}");
+        assert!(
+            ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
+            "{what}"
+        );
+
+        let responses = operation["responses"].as_object().unwrap();
+        assert!(
+            responses.keys().any(|status| status.starts_with('2')),
+            "{what}"
+        );
+        for required in ["400", "500", "503"] {
+            assert!(responses.contains_key(required), "{what} {required}");
+        }
+        let has_body = operation.get("requestBody").is_some();
+        for required in ["408", "413", "415"] {
+            assert_eq!(
+                responses.contains_key(required),
+                has_body,
+                "{what} {required}"
+            );
+        }
+        for (status, response) in responses {
+            assert!(
+                !response["description"].as_str().unwrap().is_empty(),
+                "{what} {status}"
+            );
+            if status.starts_with(['4', '5']) {
+                let problem = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(problem, "#/components/schemas/Problem", "{what} {status}");
+            }
+        }
+        let in_path: Vec<&str> = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .collect();
+        let parameters = operation["parameters"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let documented: Vec<&str> = parameters
+            .iter()
+            .filter(|parameter| parameter["in"] == "path")
+            .map(|parameter| parameter["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(documented, in_path, "{what}");
+        for parameter in &parameters {
+            assert!(parameter["description"].is_string(), "{what} {parameter}");
+        }
+    }
+    assert_eq!(ids.len(), 21);
+}
+
+#[test]
+fn operations_on_one_path_are_all_there() {
+    let document = document();
+    let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (method, path, _) in operations(&document) {
+        methods.entry(path).or_default().push(method);
+    }
+    assert_eq!(methods["/v1/queues/{queue}/messages"], ["post", "get"]);
+    assert_eq!(
+        methods["/v1/queues/{queue}"],
+        ["put", "get", "patch", "delete"]
+    );
+    assert_eq!(
+        methods["/v1/queues/{queue}/messages/{id}"],
+        ["get", "delete"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_runs_as_it_stands() {
+    let app = App::start().await;
+    app.queue("orders", json!({})).await;
+    let document = document();
+    let mut ran = BTreeSet::new();
+    // What takes messages away comes after what leaves them.
+    let mut operations = operations(&document);
+    operations.sort_by_key(|(method, path, _)| {
+        let is_purge = path.ends_with("/purge");
+        (
+            method == "delete",
+            path.ends_with("{queue}") && method == "delete",
+            is_purge,
+        )
+    });
+    for (method, path, operation) in &operations {
+        let bodies = examples(&document, operation);
+        let is_bytes_only = |content_type: &&String| *content_type == "application/octet-stream";
+        let content = operation["requestBody"]["content"].as_object();
+        let types = content
+            .into_iter()
+            .flatten()
+            .map(|(content_type, _)| content_type);
+        for content_type in types.filter(|content_type| !is_bytes_only(content_type)) {
+            let has_example = bodies.iter().any(|(of, _)| of == content_type);
+            assert!(has_example, "{method} {path} {content_type} has no example");
+        }
+        let bodies: Vec<Option<(String, Value)>> = if bodies.is_empty() {
+            vec![None]
+        } else {
+            bodies.into_iter().map(Some).collect()
+        };
+        for body in bodies {
+            // One message, to settle or to look at; dead for those who ask for dead ones.
+            app.post("/v1/queues/orders/purge", json!({"dead_letters": true}))
+                .await
+                .expect(StatusCode::OK);
+            let id = app
+                .publish("orders", json!({"body": "example", "priority": 9}))
+                .await;
+            let mut receipt = Value::Null;
+            let is_dead = path.contains("dead-letters");
+            if is_dead
+                || body
+                    .as_ref()
+                    .is_some_and(|(_, b)| b.get("receipts").is_some())
+            {
+                receipt = app.receive_one("orders").await["receipt"].clone();
+            }
+            if is_dead {
+                app.settle("nack", "orders", &[&receipt], json!({"dead_letter": true}))
+                    .await
+                    .expect(StatusCode::OK);
+            }
+            let real = path.replace("{queue}", "orders").replace("{id}", &id);
+            let mut request = app.request(method.to_uppercase().parse().unwrap(), &real);
+            if let Some((content_type, body)) = body {
+                let json = body
+                    .to_string()
+                    .replace("\"RECEIPT\"", &receipt.to_string());
+                request = request.header("content-type", content_type).body(json);
+            }
+            let answer = Answer::of(request).await;
+            let status = answer.status.as_u16();
+            assert!((200..300).contains(&status), "{method} {path}: {answer:?}");
+            let documented = &operation["responses"][status.to_string()];
+            assert!(documented.is_object(), "{method} {path} {status}");
+            let documents_body = documented["content"]["application/json"].is_object();
+            assert_eq!(documents_body, !answer.text.is_empty(), "{method} {path}");
+            if documents_body {
+                let schema = &documented["content"]["application/json"]["schema"];
+                if let Err(error) = fits(&document, schema, &answer.json()) {
+                    panic!("{method} {path}: {error}: {}", answer.text);
+                }
+            }
+            for name in documented["headers"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|h| h.0)
+            {
+                let is_there = answer.headers.contains_key(name.as_str());
+                assert!(is_there || name == "Link", "{method} {path} {name}");
+            }
+        }
+        ran.insert(operation["operationId"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ran.len(), operations.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documentation_page_loads_nothing_from_elsewhere() {
+    let app = App::start().await;
+    let page = app.get("/docs").await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text);
+    assert!(
+        page.headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/html")
+    );
+    let loaded: Vec<&str> = page
+        .text
+        .split(['"', '\''])
+        .filter(|text| {
+            let end = text.rsplit('.').next().unwrap_or_default();
+            matches!(end, "js" | "css" | "png") && !text.contains(char::is_whitespace)
+        })
+        .collect();
+    assert!(loaded.len() >= 3, "{}", page.text);
+    for file in loaded {
+        assert!(!file.contains("//"), "{file} is elsewhere");
+        let path = format!("/docs/{}", file.trim_start_matches("./"));
+        let answer = app
+            .request(reqwest::Method::GET, &path)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        assert!(!answer.bytes().await.unwrap().is_empty(), "{path}");
+    }
+    let script = app.get("/docs/swagger-initializer.js").await;
+    assert_eq!(script.status, StatusCode::OK);
+    assert!(script.text.contains("/openapi.json"), "{}", script.text);
+    assert!(!script.text.contains("://"), "{}", script.text);
+}
