@@ -89,18 +89,19 @@ impl DeadLetterHead {
             last_error: letter.last_error.clone(),
             dead_at: letter.dead_at,
             expires_at: letter.expires_at,
-            enqueued_at: letter.enqueued_at,
+            enqueued_at: letter.envelope.enqueued_at,
             content_type: letter
+                .envelope
                 .content_type
                 .clone()
                 .unwrap_or_else(|| JSON.to_owned()),
-            headers: letter.headers.clone().unwrap_or_default(),
-            key: letter.key.clone(),
+            headers: letter.envelope.headers.clone(),
+            key: letter.envelope.key.clone(),
             priority: letter.priority,
-            correlation_id: letter.correlation_id.clone(),
-            reply_to: letter.reply_to.clone(),
-            traceparent: letter.traceparent.clone(),
-            tracestate: letter.tracestate.clone(),
+            correlation_id: letter.envelope.correlation_id.clone(),
+            reply_to: letter.envelope.reply_to.clone(),
+            traceparent: letter.envelope.traceparent.clone(),
+            tracestate: letter.envelope.tracestate.clone(),
             body: None,
             body_base64: None,
         }
@@ -173,13 +174,9 @@ pub(crate) async fn list_dead_letters(
         .store()
         .dead_letters(queue.id, filter, after, limit)
         .await?;
-    let items = letters.into_iter().map(|letter| {
-        (
-            DeadLetterHead::new(&letter),
-            letter.body,
-            letter.content_type.is_none(),
-        )
-    });
+    let items = letters
+        .into_iter()
+        .map(|letter| (DeadLetterHead::new(&letter), letter.envelope));
     write_page("dead_letters", items, &uri, next)
 }
 
@@ -218,7 +215,7 @@ pub(crate) async fn get_dead_letter(
         .ok_or_else(dead_letter_not_found)?;
     let mut out = Vec::new();
     let head = DeadLetterHead::new(&letter);
-    write_with_body(&mut out, &head, &letter.body, letter.content_type.is_none())
+    write_with_body(&mut out, &head, &letter.envelope)
         .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
     Ok(json_bytes(StatusCode::OK, out))
 }

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::receive::{JSON, WrittenApart, write_with_body};
 use super::{SharedGateway, json_bytes};
 use crate::domain::{Headers, MessageId};
-use crate::store::{Attempt, Cursor, Peek, State as MessageState, Stored};
+use crate::store::{Attempt, Cursor, Envelope, Peek, State as MessageState, Stored};
 
 /// Where a message is.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
@@ -104,21 +104,22 @@ impl StoredHead {
                 MessageState::Dead => "dead",
             },
             content_type: stored
+                .envelope
                 .content_type
                 .clone()
                 .unwrap_or_else(|| JSON.to_owned()),
-            headers: stored.headers.clone().unwrap_or_default(),
-            key: stored.key.clone(),
+            headers: stored.envelope.headers.clone(),
+            key: stored.envelope.key.clone(),
             priority: stored.priority,
             attempts: stored.attempts,
-            enqueued_at: stored.enqueued_at,
+            enqueued_at: stored.envelope.enqueued_at,
             ready_at: wake_at_if(MessageState::Delayed),
             lease_expires_at: wake_at_if(MessageState::Leased),
             expires_at: stored.expires_at,
-            correlation_id: stored.correlation_id.clone(),
-            reply_to: stored.reply_to.clone(),
-            traceparent: stored.traceparent.clone(),
-            tracestate: stored.tracestate.clone(),
+            correlation_id: stored.envelope.correlation_id.clone(),
+            reply_to: stored.envelope.reply_to.clone(),
+            traceparent: stored.envelope.traceparent.clone(),
+            tracestate: stored.envelope.tracestate.clone(),
             history: history.map(|attempts| {
                 attempts
                     .into_iter()
@@ -140,18 +141,18 @@ impl StoredHead {
 /// Writes a page: a list of objects with bodies, and where the next begins.
 pub(crate) fn write_page<T: Serialize>(
     name: &str,
-    items: impl IntoIterator<Item = (T, Vec<u8>, bool)>,
+    items: impl IntoIterator<Item = (T, Envelope)>,
     uri: &Uri,
     next: Option<Cursor>,
 ) -> Result<Response, Problem> {
     let failed = |_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR);
     let next_cursor = next.map(page::write_cursor);
     let mut out = format!("{{\"{name}\":[").into_bytes();
-    for (index, (head, body, is_json)) in items.into_iter().enumerate() {
+    for (index, (head, envelope)) in items.into_iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_with_body(&mut out, &head, &body, is_json).map_err(failed)?;
+        write_with_body(&mut out, &head, &envelope).map_err(failed)?;
     }
     out.extend_from_slice(b"],\"next_cursor\":");
     serde_json::to_writer(&mut out, &next_cursor).map_err(|e| failed(e.into()))?;
@@ -221,7 +222,7 @@ pub(crate) async fn list_messages(
     let (messages, next) = gateway.broker.store().peek(queue.id, peek).await?;
     let items = messages
         .into_iter()
-        .map(|m| (StoredHead::new(&m, None), m.body, m.content_type.is_none()));
+        .map(|m| (StoredHead::new(&m, None), m.envelope));
     write_page("messages", items, &uri, next)
 }
 
@@ -255,7 +256,7 @@ pub(crate) async fn get_message(
         .ok_or_else(Problem::message_not_found)?;
     let mut out = Vec::new();
     let head = StoredHead::new(&stored, Some(history));
-    write_with_body(&mut out, &head, &stored.body, stored.content_type.is_none())
+    write_with_body(&mut out, &head, &stored.envelope)
         .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
     Ok(json_bytes(StatusCode::OK, out))
 }

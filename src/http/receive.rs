@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::{SharedGateway, json_bytes};
 use crate::batch::Wait;
 use crate::domain::{Headers, MessageId, QueueSettings, ReceiptKey, Seconds};
-use crate::store::{Delivery, Queue, Receiver};
+use crate::store::{Delivery, Envelope, Queue, Receiver};
 
 /// What to receive.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -98,52 +98,53 @@ pub(crate) type WrittenApart = Option<()>;
 pub(crate) fn write_with_body<T: Serialize>(
     out: &mut Vec<u8>,
     head: &T,
-    body: &[u8],
-    is_json: bool,
+    envelope: &Envelope,
 ) -> std::io::Result<()> {
     serde_json::to_writer(&mut *out, head)?;
     let closing = out.pop();
     debug_assert_eq!(closing, Some(b'}'), "the head is an object");
-    if is_json {
+    if envelope.is_json() {
         out.extend_from_slice(b",\"body\":");
-        out.extend_from_slice(body);
+        out.extend_from_slice(&envelope.body);
         out.push(b'}');
     } else {
-        write!(out, ",\"body_base64\":\"{}\"}}", STANDARD.encode(body))?;
+        write!(
+            out,
+            ",\"body_base64\":\"{}\"}}",
+            STANDARD.encode(&envelope.body)
+        )?;
     }
     Ok(())
 }
 
 fn write(deliveries: &[Delivery], receipts: &ReceiptKey) -> std::io::Result<Vec<u8>> {
-    let none = Headers::new();
-    let size: usize = deliveries.iter().map(|d| d.body.len() * 4 / 3 + 600).sum();
+    let size: usize = deliveries
+        .iter()
+        .map(|d| d.envelope.body.len() * 4 / 3 + 600)
+        .sum();
     let mut out = Vec::with_capacity(size + 20);
     out.extend_from_slice(b"{\"messages\":[");
     for (index, delivery) in deliveries.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
+        let envelope = &delivery.envelope;
         let head = DeliveryHead {
             id: MessageId(delivery.lease.message_id),
             receipt: receipts.seal(&delivery.lease),
-            content_type: delivery.content_type.as_deref().unwrap_or(JSON),
-            headers: delivery.headers.as_ref().unwrap_or(&none),
-            key: delivery.key.as_deref(),
+            content_type: envelope.content_type.as_deref().unwrap_or(JSON),
+            headers: &envelope.headers,
+            key: envelope.key.as_deref(),
             priority: delivery.priority,
             attempt: delivery.lease.attempt,
-            enqueued_at: delivery.enqueued_at,
+            enqueued_at: envelope.enqueued_at,
             lease_expires_at: delivery.lease_expires_at,
-            correlation_id: delivery.correlation_id.as_deref(),
-            reply_to: delivery.reply_to.as_deref(),
-            traceparent: delivery.traceparent.as_deref(),
-            tracestate: delivery.tracestate.as_deref(),
+            correlation_id: envelope.correlation_id.as_deref(),
+            reply_to: envelope.reply_to.as_deref(),
+            traceparent: envelope.traceparent.as_deref(),
+            tracestate: envelope.tracestate.as_deref(),
         };
-        write_with_body(
-            &mut out,
-            &head,
-            &delivery.body,
-            delivery.content_type.is_none(),
-        )?;
+        write_with_body(&mut out, &head, envelope)?;
     }
     out.extend_from_slice(b"]}");
     Ok(out)

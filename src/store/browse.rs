@@ -4,8 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Store, statements};
-use crate::domain::Headers;
+use super::{Envelope, Error, Store, statements};
 
 statements! {
     BROWSE_READY = "browse_ready";
@@ -73,24 +72,8 @@ pub struct Stored {
     pub wake_at: Option<DateTime<Utc>>,
     /// End of its time to live; of a dead letter, of its retention.
     pub expires_at: DateTime<Utc>,
-    /// When it was published.
-    pub enqueued_at: DateTime<Utc>,
-    /// The bytes.
-    pub body: Vec<u8>,
-    /// `None`: a JSON value.
-    pub content_type: Option<String>,
-    /// The publisher's headers.
-    pub headers: Option<Headers>,
-    /// Ordering and partition key.
-    pub key: Option<String>,
-    /// The publisher's own.
-    pub correlation_id: Option<String>,
-    /// Where the publisher wants the answer.
-    pub reply_to: Option<String>,
-    /// W3C Trace Context.
-    pub traceparent: Option<String>,
-    /// W3C Trace Context.
-    pub tracestate: Option<String>,
+    /// What was published.
+    pub envelope: Envelope,
 }
 
 /// One attempt in a message's history.
@@ -218,7 +201,6 @@ impl Store {
 }
 
 fn stored(row: &PgRow) -> Result<Stored, Error> {
-    let headers: Option<sqlx::types::Json<Headers>> = row.try_get("headers")?;
     Ok(Stored {
         message_id: row.try_get("message_id")?,
         state: match row.try_get::<&str, _>("state")? {
@@ -231,14 +213,6 @@ fn stored(row: &PgRow) -> Result<Stored, Error> {
         priority: row.try_get("priority")?,
         wake_at: row.try_get("wake_at")?,
         expires_at: row.try_get("expires_at")?,
-        enqueued_at: row.try_get("enqueued_at")?,
-        body: row.try_get("body")?,
-        content_type: row.try_get("content_type")?,
-        headers: headers.map(|json| json.0),
-        key: row.try_get("key")?,
-        correlation_id: row.try_get("correlation_id")?,
-        reply_to: row.try_get("reply_to")?,
-        traceparent: row.try_get("traceparent")?,
-        tracestate: row.try_get("tracestate")?,
+        envelope: Envelope::of(row)?,
     })
 }

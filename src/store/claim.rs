@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Store, statements};
-use crate::domain::{Headers, Lease, Seconds};
+use super::{Envelope, Error, Store, statements};
+use crate::domain::{Lease, Seconds};
 
 statements! {
     CLAIM = "claim";
@@ -30,24 +30,8 @@ pub struct Delivery {
     pub priority: i16,
     /// Until when it is exclusive, by the database's clock.
     pub lease_expires_at: DateTime<Utc>,
-    /// When it was published.
-    pub enqueued_at: DateTime<Utc>,
-    /// The bytes.
-    pub body: Vec<u8>,
-    /// `None`: a JSON value.
-    pub content_type: Option<String>,
-    /// The publisher's headers.
-    pub headers: Option<Headers>,
-    /// Ordering and partition key.
-    pub key: Option<String>,
-    /// The publisher's own.
-    pub correlation_id: Option<String>,
-    /// Where the publisher wants the answer.
-    pub reply_to: Option<String>,
-    /// W3C Trace Context.
-    pub traceparent: Option<String>,
-    /// W3C Trace Context.
-    pub tracestate: Option<String>,
+    /// What was published.
+    pub envelope: Envelope,
 }
 
 /// What a claim brought.
@@ -129,7 +113,6 @@ impl Store {
 }
 
 fn delivery(queue_id: i64, attempt: u32, row: &PgRow) -> Result<Delivery, Error> {
-    let headers: Option<sqlx::types::Json<Headers>> = row.try_get("headers")?;
     Ok(Delivery {
         lease: Lease {
             queue_id,
@@ -139,14 +122,6 @@ fn delivery(queue_id: i64, attempt: u32, row: &PgRow) -> Result<Delivery, Error>
         },
         priority: row.try_get("priority")?,
         lease_expires_at: row.try_get("lease_expires_at")?,
-        enqueued_at: row.try_get("enqueued_at")?,
-        body: row.try_get("body")?,
-        content_type: row.try_get("content_type")?,
-        headers: headers.map(|json| json.0),
-        key: row.try_get("key")?,
-        correlation_id: row.try_get("correlation_id")?,
-        reply_to: row.try_get("reply_to")?,
-        traceparent: row.try_get("traceparent")?,
-        tracestate: row.try_get("tracestate")?,
+        envelope: Envelope::of(row)?,
     })
 }

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{Cursor, Error, Store, statements};
-use crate::domain::{Headers, Seconds};
+use super::{Cursor, Envelope, Error, Store, statements};
+use crate::domain::Seconds;
 
 statements! {
     DEAD_LETTERS = "dead_letters";
@@ -34,24 +34,8 @@ pub struct DeadLetter {
     pub priority: i16,
     /// The last consumer's reason.
     pub last_error: Option<String>,
-    /// When it was published.
-    pub enqueued_at: DateTime<Utc>,
-    /// The bytes.
-    pub body: Vec<u8>,
-    /// `None`: a JSON value.
-    pub content_type: Option<String>,
-    /// The publisher's headers.
-    pub headers: Option<Headers>,
-    /// Ordering and partition key.
-    pub key: Option<String>,
-    /// The publisher's own.
-    pub correlation_id: Option<String>,
-    /// Where the publisher wants the answer.
-    pub reply_to: Option<String>,
-    /// W3C Trace Context.
-    pub traceparent: Option<String>,
-    /// W3C Trace Context.
-    pub tracestate: Option<String>,
+    /// What was published.
+    pub envelope: Envelope,
 }
 
 /// Which dead letters.
@@ -207,7 +191,6 @@ fn far_future() -> DateTime<Utc> {
 }
 
 fn dead_letter(row: &PgRow) -> Result<DeadLetter, Error> {
-    let headers: Option<sqlx::types::Json<Headers>> = row.try_get("headers")?;
     Ok(DeadLetter {
         message_id: row.try_get("message_id")?,
         dead_at: row.try_get("dead_at")?,
@@ -217,14 +200,6 @@ fn dead_letter(row: &PgRow) -> Result<DeadLetter, Error> {
         rounds: row.try_get("rounds")?,
         priority: row.try_get("priority")?,
         last_error: row.try_get("last_error")?,
-        enqueued_at: row.try_get("enqueued_at")?,
-        body: row.try_get("body")?,
-        content_type: row.try_get("content_type")?,
-        headers: headers.map(|json| json.0),
-        key: row.try_get("key")?,
-        correlation_id: row.try_get("correlation_id")?,
-        reply_to: row.try_get("reply_to")?,
-        traceparent: row.try_get("traceparent")?,
-        tracestate: row.try_get("tracestate")?,
+        envelope: Envelope::of(row)?,
     })
 }

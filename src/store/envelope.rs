@@ -1,0 +1,55 @@
+//! The wide half of a message, as it was published.
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::Error;
+use crate::domain::Headers;
+
+/// What was published, and when.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// When it was published.
+    pub enqueued_at: DateTime<Utc>,
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// `None`: a JSON value.
+    pub content_type: Option<String>,
+    /// The publisher's headers.
+    pub headers: Headers,
+    /// Ordering and partition key.
+    pub key: Option<String>,
+    /// The publisher's own.
+    pub correlation_id: Option<String>,
+    /// Where the publisher wants the answer.
+    pub reply_to: Option<String>,
+    /// W3C Trace Context.
+    pub traceparent: Option<String>,
+    /// W3C Trace Context.
+    pub tracestate: Option<String>,
+}
+
+impl Envelope {
+    /// From the columns that `messages`, `stragglers` and `dead_letters` share.
+    pub(super) fn of(row: &PgRow) -> Result<Self, Error> {
+        let headers: Option<sqlx::types::Json<Headers>> = row.try_get("headers")?;
+        Ok(Self {
+            enqueued_at: row.try_get("enqueued_at")?,
+            body: row.try_get("body")?,
+            content_type: row.try_get("content_type")?,
+            headers: headers.map(|json| json.0).unwrap_or_default(),
+            key: row.try_get("key")?,
+            correlation_id: row.try_get("correlation_id")?,
+            reply_to: row.try_get("reply_to")?,
+            traceparent: row.try_get("traceparent")?,
+            tracestate: row.try_get("tracestate")?,
+        })
+    }
+
+    /// Whether the body is a JSON value.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.content_type.is_none()
+    }
+}
