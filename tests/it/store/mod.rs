@@ -1,6 +1,7 @@
 //! What is in Postgres: looked at behind the interface.
 
 mod deletion;
+mod midnight;
 mod partitions;
 mod plans;
 mod schema;

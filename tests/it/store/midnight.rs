@@ -1,0 +1,103 @@
+//! Dedup ids around midnight UTC, when their partition changes.
+
+use postrider::store::Store;
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+
+use super::queue_id;
+use crate::support::App;
+
+/// `publish_dedup.sql` for one message with one dedup id, as it would run at
+/// another time: so many seconds after midnight of the day after tomorrow.
+fn publish_at(seconds: f64, queue_id: i64) -> String {
+    let (_, sql) = Store::statements()
+        .into_iter()
+        .find(|(name, _)| *name == "publish_dedup")
+        .unwrap();
+    let now = format!(
+        "(((now() AT TIME ZONE 'UTC')::date + 2)::timestamp AT TIME ZONE 'UTC' \
+          + {seconds} * interval '1 s')"
+    );
+    let values = [
+        &format!("ARRAY[{queue_id}]"),
+        "ARRAY['1'::bytea]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[0]",
+        "ARRAY[0]",
+        "ARRAY[NULL]",
+        "ARRAY[3600000]",
+        "ARRAY[false]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY['the same']",
+        "ARRAY[3600000]",
+    ];
+    let mut sql = sql.replace("now()", &now);
+    for (n, value) in values.iter().enumerate().rev() {
+        sql = sql.replace(&format!("${}", n + 1), value);
+    }
+    sql
+}
+
+/// The id and whether it is a duplicate; no id where another statement has it.
+async fn run(connection: &mut PgConnection, sql: String) -> (Option<i64>, bool) {
+    let row = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+        .unwrap();
+    (
+        row.try_get("id").unwrap(),
+        row.try_get("duplicate").unwrap(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_on_either_side_of_midnight_store_one_message() {
+    let app = App::start().await;
+    app.queue("work", json!({})).await;
+    let queue = queue_id(&app.database, "work").await;
+    let (mut before, mut after) = (app.database.connect().await, app.database.connect().await);
+
+    // Begun before midnight, not committed when the other begins.
+    let mut held = before.begin().await.unwrap();
+    let (id, duplicate) = run(&mut held, publish_at(-0.1, queue)).await;
+    assert!(id.is_some() && !duplicate);
+    let waiting = tokio::task::spawn(async move {
+        let result = run(&mut after, publish_at(1.0, queue)).await;
+        (result, after)
+    });
+    crate::support::eventually("it waits for the other", async || {
+        let (waiting,): (bool,) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        )
+        .fetch_one(&mut app.database.connect().await)
+        .await
+        .unwrap();
+        waiting
+    })
+    .await;
+    held.commit().await.unwrap();
+    let ((_, duplicate), mut after) = waiting.await.unwrap();
+    assert!(duplicate, "stored twice");
+    // From then on the row of the day before is seen.
+    assert_eq!(run(&mut after, publish_at(120.0, queue)).await, (id, true));
+}
+
+/// Why the minute has to be longer than any statement: after it nobody waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_outlives_the_minute_would_be_missed() {
+    let app = App::start().await;
+    app.queue("work", json!({})).await;
+    let queue = queue_id(&app.database, "work").await;
+    let (mut before, mut after) = (app.database.connect().await, app.database.connect().await);
+    let mut held = before.begin().await.unwrap();
+    run(&mut held, publish_at(-0.1, queue)).await;
+    let (_, duplicate) = run(&mut after, publish_at(61.0, queue)).await;
+    assert!(!duplicate);
+    held.rollback().await.unwrap();
+}
