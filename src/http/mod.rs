@@ -192,8 +192,10 @@ fn reply<T: Serialize>(status: StatusCode, value: &T) -> Response {
     }
 }
 
-/// A JSON answer that is written already.
-fn json_bytes(status: StatusCode, json: Vec<u8>) -> Response {
+/// A JSON answer that is written already. It ends with a newline, for people
+/// with curl.
+fn json_bytes(status: StatusCode, mut json: Vec<u8>) -> Response {
+    json.push(b'\n');
     let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     response.headers_mut().insert(

@@ -136,7 +136,8 @@ impl Problem {
             request_id,
             errors: &self.errors,
         };
-        let json = serde_json::to_vec(&body).unwrap_or_default();
+        let mut json = serde_json::to_vec(&body).unwrap_or_default();
+        json.push(b'\n');
         let (mut parts, _) = rest.into_parts();
         parts.status = self.status;
         parts.headers.remove(header::CONTENT_LENGTH);

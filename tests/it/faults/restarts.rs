@@ -284,7 +284,7 @@ async fn sigterm_answers_every_request_in_hand_and_ends_within_ten_seconds() {
     while let Some(answer) = waiting.join_next().await {
         assert_eq!(
             answer.unwrap(),
-            (StatusCode::OK, r#"{"messages":[]}"#.to_owned())
+            (StatusCode::OK, "{\"messages\":[]}\n".to_owned())
         );
     }
     slow.write_all(b"12 }").await.unwrap();

@@ -2,7 +2,7 @@
 
 use postrider::store::Store;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use super::queue_id;
 use crate::support::App;
@@ -63,26 +63,25 @@ async fn publishes_on_either_side_of_midnight_store_one_message() {
     let (mut before, mut after) = (app.database.connect().await, app.database.connect().await);
 
     // Begun before midnight, not committed when the other begins.
-    let mut held = before.begin().await.unwrap();
-    let (id, duplicate) = run(&mut held, publish_at(-0.1, queue)).await;
+    sqlx::raw_sql("BEGIN").execute(&mut before).await.unwrap();
+    let (id, duplicate) = run(&mut before, publish_at(-0.1, queue)).await;
     assert!(id.is_some() && !duplicate);
-    let waiting = tokio::task::spawn(async move {
-        let result = run(&mut after, publish_at(1.0, queue)).await;
-        (result, after)
-    });
-    crate::support::eventually("it waits for the other", async || {
-        let (waiting,): (bool,) = sqlx::query_as(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock')",
-        )
-        .fetch_one(&mut app.database.connect().await)
-        .await
-        .unwrap();
-        waiting
-    })
-    .await;
-    held.commit().await.unwrap();
-    let ((_, duplicate), mut after) = waiting.await.unwrap();
+    let waiting = run(&mut after, publish_at(1.0, queue));
+    let freeing = async {
+        crate::support::eventually("it waits for the other", async || {
+            let (waiting,): (bool,) = sqlx::query_as(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')",
+            )
+            .fetch_one(&mut app.database.connect().await)
+            .await
+            .unwrap();
+            waiting
+        })
+        .await;
+        sqlx::raw_sql("COMMIT").execute(&mut before).await.unwrap();
+    };
+    let ((_, duplicate), ()) = tokio::join!(waiting, freeing);
     assert!(duplicate, "stored twice");
     // From then on the row of the day before is seen.
     assert_eq!(run(&mut after, publish_at(120.0, queue)).await, (id, true));
@@ -95,9 +94,8 @@ async fn a_statement_that_outlives_the_minute_would_be_missed() {
     app.queue("work", json!({})).await;
     let queue = queue_id(&app.database, "work").await;
     let (mut before, mut after) = (app.database.connect().await, app.database.connect().await);
-    let mut held = before.begin().await.unwrap();
-    run(&mut held, publish_at(-0.1, queue)).await;
+    sqlx::raw_sql("BEGIN").execute(&mut before).await.unwrap();
+    run(&mut before, publish_at(-0.1, queue)).await;
     let (_, duplicate) = run(&mut after, publish_at(61.0, queue)).await;
     assert!(!duplicate);
-    held.rollback().await.unwrap();
 }
