@@ -9,7 +9,7 @@ use postrider::config::{Cli, Command, Config};
 use postrider::{http, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measured against glibc's: a sixth more publishes a second.
+/// Faster than glibc's for the many small and short-lived pieces of a request.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -32,7 +32,7 @@ pub struct Counts {
 }
 
 impl Store {
-    /// Rows folded at once: some ten milliseconds.
+    /// Rows folded by one statement.
     const FOLD_ROWS: i64 = 10_000;
 
     /// Adds what statements have counted since the last fold. Whether there may

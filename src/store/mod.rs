@@ -126,7 +126,7 @@ impl Store {
             .max_lifetime(Duration::from_hours(1))
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
-                // A ping before every statement costs a tenth of the rate; one
+                // A ping before every statement would cost a round trip each; one
                 // for connections that rested is enough to notice a restart.
                 Box::pin(async move {
                     if meta.idle_for > Duration::from_secs(1) {

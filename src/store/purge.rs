@@ -12,7 +12,7 @@ statements! {
 }
 
 impl Store {
-    /// Rows removed by one statement: some fifty milliseconds.
+    /// Rows removed by one statement.
     const PURGE_ROWS: i64 = 10_000;
 
     /// Removes the messages that were in the queue when it began, ready, leased

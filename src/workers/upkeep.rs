@@ -12,8 +12,7 @@ use crate::batch::Broker;
 use crate::domain::Seconds;
 use crate::store::{DeadFilter, Error, Redrive};
 
-/// Dead rows of the narrow tables that are worth a vacuum: two seconds at full
-/// speed, a few megabytes.
+/// Dead rows of the narrow tables that are worth a vacuum: a few megabytes.
 const DEAD_ROWS: i64 = 50_000;
 
 /// Dead letters put back by one round of the retry.
