@@ -22,15 +22,14 @@ use crate::workers;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The private Postgres.
-    #[error("{0}")]
+    #[error(transparent)]
     Embedded(#[from] embedded::Error),
     /// The database.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] store::Error),
     /// The address.
     #[error(
-        "cannot listen on {address}: {source}. Is another gateway running? --listen takes another \
-         address."
+        "cannot listen on {address} (is another gateway running? --listen takes another address)"
     )]
     Listen {
         /// Which.

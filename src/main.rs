@@ -35,7 +35,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
-    telemetry::start(&config.log, config.log_format).context("--log")?;
+    telemetry::start(&config.log, config.log_format)
+        .map_err(|error| anyhow::anyhow!("--log: {error}"))?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -1,8 +1,7 @@
 //! Gateways side by side: each tells the others in which queues messages became
 //! ready, over NOTIFY on a connection of its own, never in a publish's
 //! transaction (NOTIFY takes a lock of the whole server at commit). What is told
-//! is a hint; a poll finds what was missed, and is all there is where LISTEN
-//! does not work (behind PgBouncer).
+//! is a hint; a poll finds what was missed.
 
 use std::sync::Arc;
 use std::time::Duration;
