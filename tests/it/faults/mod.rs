@@ -1,5 +1,6 @@
 //! What the world does to a gateway, and what promises must survive it.
 
+mod away;
 mod hangups;
 mod process;
 mod races;

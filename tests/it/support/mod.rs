@@ -3,5 +3,5 @@
 mod app;
 mod postgres;
 
-pub(crate) use app::{Answer, App, Gateway, eventually};
+pub(crate) use app::{Answer, App, Gateway, config, eventually};
 pub(crate) use postgres::Database;

@@ -1,0 +1,111 @@
+//! Postgres out of reach, and back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::support::{App, Database, Gateway, config, eventually};
+
+/// Passes connections on to Postgres; aborted, it cuts them all.
+fn proxy(listener: Arc<TcpListener>, to: SocketAddr) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut server = TcpStream::connect(to).await.unwrap();
+                // Either side may go away.
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    tasks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_away_calls_are_503_and_work_again_when_it_is_back() {
+    let database = Database::migrated().await;
+    let url: reqwest::Url = database.url().parse().unwrap();
+    let postgres: SocketAddr = format!("127.0.0.1:{}", url.port().unwrap())
+        .parse()
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let running = proxy(Arc::new(listener), postgres);
+    let mut through = url.clone();
+    through.set_port(Some(address.port())).unwrap();
+    let gateway = Gateway::start(&config(through.as_str())).await;
+    gateway.queue("work", json!({})).await;
+    gateway.publish("work", json!({"body": 1})).await;
+
+    drop(running);
+    eventually("it is noticed", async || {
+        gateway.get("/readyz").await.status == 503
+    })
+    .await;
+    gateway
+        .get("/readyz")
+        .await
+        .expect_problem(503, "database-unavailable");
+    gateway.get("/livez").await.expect(StatusCode::OK);
+    for (path, body) in [
+        ("/v1/queues/work/messages", json!({"body": 2})),
+        ("/v1/queues/work/receive", json!({})),
+        ("/v1/queues/work/purge", json!({})),
+    ] {
+        gateway
+            .post(path, body)
+            .await
+            .expect_problem(503, "database-unavailable");
+    }
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    let _running = proxy(Arc::new(listener), postgres);
+    eventually("it is ready", async || {
+        gateway.get("/readyz").await.status == 200
+    })
+    .await;
+    // Nothing of what was refused is there, and what was stored before is.
+    let messages = gateway
+        .receive("work", json!({"max_messages": 10, "wait_seconds": 5}))
+        .await;
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert_eq!(messages[0]["body"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_receivers_hold_no_connection() {
+    let app = Arc::new(App::start().await);
+    app.queue("work", json!({})).await;
+    let mut waiting = JoinSet::new();
+    for _ in 0..200 {
+        let app = Arc::clone(&app);
+        waiting.spawn(async move { app.receive("work", json!({"wait_seconds": 10})).await });
+    }
+    eventually("all wait", async || {
+        app.app.broker().waiting().values().sum::<usize>() == 200
+    })
+    .await;
+    // A pool of twelve, and none of it in use by them: a publish goes through.
+    let published = tokio::time::timeout(
+        Duration::from_secs(5),
+        app.publish("work", json!({"body": 1})),
+    );
+    published.await.unwrap();
+    let first = waiting.join_next().await.unwrap().unwrap();
+    assert_eq!(first.len(), 1);
+    let (connections,): (i64,) = sqlx::query_as(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .fetch_one(&mut app.database.connect().await)
+    .await
+    .unwrap();
+    assert!(connections <= 12, "{connections}");
+}
