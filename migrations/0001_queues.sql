@@ -237,8 +237,8 @@ CREATE TABLE postrider.ready (
     CONSTRAINT priority_in_range CHECK (priority BETWEEN 0 AND 9),
     CONSTRAINT attempts_count_up CHECK (attempts >= 0)
 ) WITH (
-    -- The only vacuuming it gets from autovacuum is a safety net; see
-    -- src/store/mod.rs.
+    -- The vacuum worker (src/workers/upkeep.rs) keeps it small; autovacuum is
+    -- the safety net where the gateway's role may not vacuum.
     autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 20000,
     autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false
 );
