@@ -34,6 +34,10 @@ use crate::store::Error;
 pub struct Bounds {
     /// Tasks that run statements at the same time.
     pub writers: usize,
+    /// Rows that have to wait before a second statement is sent beside one that
+    /// runs; fewer gather until that one is done. Statements cost something
+    /// besides their rows, so small ones side by side do less than one by one.
+    pub alongside: usize,
     /// Rows that go into one statement, unless one request has more.
     pub rows: usize,
     /// Bytes that go into one statement, unless one request has more.
@@ -66,7 +70,10 @@ struct Shared<I, O> {
 #[derive(Debug)]
 struct Pending<I, O> {
     requests: VecDeque<Request<I, O>>,
+    rows: usize,
     bytes: usize,
+    /// Statements that run now.
+    running: usize,
 }
 
 #[derive(Debug)]
@@ -95,7 +102,9 @@ where
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending {
                 requests: VecDeque::new(),
+                rows: 0,
                 bytes: 0,
+                running: 0,
             }),
             arrived: Notify::new(),
             bounds,
@@ -125,9 +134,12 @@ where
                 return Err(Error::Overloaded);
             }
             pending.bytes += bytes;
+            pending.rows += item.rows();
             pending.requests.push_back(Request { item, reply });
+            if pending.may_start(&self.shared.bounds) {
+                self.shared.arrived.notify_one();
+            }
         }
-        self.shared.arrived.notify_one();
         // The writers only go away at shutdown.
         answer.await.unwrap_or(Err(Error::Overloaded))
     }
@@ -140,29 +152,57 @@ impl<I: Weigh, O> Shared<I, O> {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Takes what fits into one statement, the oldest first, at least one.
-    fn take(&self) -> Vec<Request<I, O>> {
+    /// Takes what fits into one statement, the oldest first, at least one;
+    /// nothing while it is better to wait for more.
+    fn take(self: &Arc<Self>, stopping: bool) -> Option<(Vec<Request<I, O>>, Running<I, O>)> {
         let mut pending = self.lock();
+        if pending.requests.is_empty() || !(stopping || pending.may_start(&self.bounds)) {
+            return None;
+        }
         let (mut rows, mut bytes) = (0, 0);
         let mut count = 0;
         for request in &pending.requests {
-            rows += request.item.rows();
-            bytes += request.item.bytes();
-            if count > 0 && (rows > self.bounds.rows || bytes > self.bounds.bytes) {
+            let (more_rows, more_bytes) = (request.item.rows(), request.item.bytes());
+            if count > 0
+                && (rows + more_rows > self.bounds.rows || bytes + more_bytes > self.bounds.bytes)
+            {
                 break;
             }
+            rows += more_rows;
+            bytes += more_bytes;
             count += 1;
         }
         let taken: Vec<_> = pending.requests.drain(..count).collect();
-        pending.bytes -= taken
-            .iter()
-            .map(|request| request.item.bytes())
-            .sum::<usize>();
-        if !pending.requests.is_empty() {
-            // Another writer may be asleep: what is left is its.
+        pending.rows -= rows;
+        pending.bytes -= bytes;
+        pending.running += 1;
+        if pending.may_start(&self.bounds) {
+            // What is left is another writer's.
             self.arrived.notify_one();
         }
-        taken
+        Some((taken, Running(Arc::clone(self))))
+    }
+}
+
+impl<I, O> Pending<I, O> {
+    /// Whether a statement should be sent now.
+    fn may_start(&self, bounds: &Bounds) -> bool {
+        !self.requests.is_empty()
+            && (self.running == 0
+                || (self.running < bounds.writers && self.rows >= bounds.alongside))
+    }
+}
+
+/// A statement that runs; dropping it ends that, however it ended.
+struct Running<I: Weigh, O>(Arc<Shared<I, O>>);
+
+impl<I: Weigh, O> Drop for Running<I, O> {
+    fn drop(&mut self) {
+        let mut pending = self.0.lock();
+        pending.running -= 1;
+        if pending.may_start(&self.0.bounds) {
+            self.0.arrived.notify_one();
+        }
     }
 }
 
@@ -179,8 +219,7 @@ where
 {
     async fn work(self, stop: CancellationToken) {
         loop {
-            let taken = self.shared.take();
-            if taken.is_empty() {
+            let Some((taken, _running)) = self.shared.take(stop.is_cancelled()) else {
                 tokio::select! {
                     () = self.shared.arrived.notified() => continue,
                     () = stop.cancelled() => {}
@@ -190,7 +229,7 @@ where
                     return;
                 }
                 continue;
-            }
+            };
             let (items, replies): (Vec<_>, Vec<_>) = taken
                 .into_iter()
                 .map(|request| (request.item, request.reply))

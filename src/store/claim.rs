@@ -79,6 +79,7 @@ impl Store {
             .bind(tokens)
             .fetch_all(&self.pool)
             .await?;
+        self.watermarks.claimed(rows.len());
         let mut claimed = Claimed {
             deliveries: receivers.iter().map(|_| Vec::new()).collect(),
             outlived: 0,

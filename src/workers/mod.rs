@@ -11,7 +11,7 @@
 //! | [`upkeep`] retry | scheduled retry of dead letters | every 5 s |
 //! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s |
 //! | [`upkeep`] prune | leftovers removed | every 10 s |
-//! | [`upkeep`] raise | watermarks | every 2 s |
+//! | [`upkeep`] raise | watermarks | every 2 s, every 0.1 s while much is claimed |
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
 //! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
 //! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |

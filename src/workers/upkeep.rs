@@ -15,28 +15,28 @@ use crate::store::{DeadFilter, Error, Redrive};
 /// Dead rows of the narrow tables that are worth a vacuum: a few megabytes.
 const DEAD_ROWS: i64 = 50_000;
 
+/// How often the watermarks are looked at whether they should rise; that costs
+/// no statement.
+const RAISE: Duration = Duration::from_millis(100);
+
 /// Dead letters put back by one round of the retry.
 const RETRIES: i64 = 1000;
 
 pub(super) fn start(broker: &Arc<Broker>, tracker: &TaskTracker, stop: &CancellationToken) {
-    let run = |seconds, name, work: fn(Arc<Broker>) -> BoxedWork| {
+    let run_each = |period, name, work: fn(Arc<Broker>) -> BoxedWork| {
         let broker = Arc::clone(broker);
-        tracker.spawn(every(
-            Duration::from_secs(seconds),
-            name,
-            stop.clone(),
-            move || work(Arc::clone(&broker)),
-        ));
+        tracker.spawn(every(period, name, stop.clone(), move || {
+            work(Arc::clone(&broker))
+        }));
     };
+    let run = |seconds, name, work| run_each(Duration::from_secs(seconds), name, work);
     run(2, "expire", |broker| Box::pin(expire(broker)));
     run(2, "fold", |broker| Box::pin(fold(broker)));
     run(5, "retry", |broker| Box::pin(retry(broker)));
     run(5, "rotate", |broker| Box::pin(make_partitions(broker)));
     run(10, "drop", |broker| Box::pin(drop_partitions(broker)));
     run(10, "prune", |broker| Box::pin(prune(broker)));
-    run(2, "raise", |broker| {
-        Box::pin(async move { broker.store().raise_watermarks().await })
-    });
+    run_each(RAISE, "raise", |broker| Box::pin(raise(broker)));
     run(60, "sweep", |broker| Box::pin(sweep(broker)));
     run(3, "vacuum", |broker| Box::pin(vacuum(broker)));
 }
@@ -96,6 +96,13 @@ async fn drop_partitions(broker: Arc<Broker>) -> Result<(), Error> {
 
 async fn prune(broker: Arc<Broker>) -> Result<(), Error> {
     while broker.store().prune().await? {}
+    Ok(())
+}
+
+async fn raise(broker: Arc<Broker>) -> Result<(), Error> {
+    if broker.store().watermarks().want_raising() {
+        broker.store().raise_watermarks().await?;
+    }
     Ok(())
 }
 

@@ -7,6 +7,9 @@
 -- Rows for a queue that is gone are left out; the caller misses them and
 -- answers 404.
 --
+-- The transaction has its id before it draws positions: the watermarks rest on
+-- that (store/watermark.rs).
+--
 -- For messages without a dedup id; publish_dedup.sql takes any, and takes half
 -- as long again for a small batch.
 WITH input AS MATERIALIZED (
@@ -22,7 +25,8 @@ WITH input AS MATERIALIZED (
         queue_id, body, content_type, headers, key, priority,
         delay_ms, deliver_at, ttl_ms, own_ttl,
         correlation_id, reply_to, traceparent, tracestate, ord)
-    WHERE i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1)))
+    WHERE (SELECT pg_current_xact_id()) IS NOT NULL
+      AND i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1)))
 ),
 stored AS (
     INSERT INTO postrider.messages

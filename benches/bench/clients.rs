@@ -1,0 +1,126 @@
+//! The clients of a queue.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use anyhow::ensure;
+
+use crate::http::{Connection, post};
+use crate::load::Meter;
+
+/// A body of 1 KiB: a JSON string.
+pub(crate) fn body() -> String {
+    format!("\"{}\"", "x".repeat(1022))
+}
+
+/// What a receive answers with, as far as a client needs it.
+#[derive(serde::Deserialize)]
+pub(crate) struct Received<'a> {
+    #[serde(borrow)]
+    pub(crate) messages: Vec<Delivery<'a>>,
+}
+
+#[derive(serde::Deserialize)]
+pub(crate) struct Delivery<'a> {
+    pub(crate) receipt: &'a str,
+    #[serde(borrow)]
+    pub(crate) body: &'a serde_json::value::RawValue,
+}
+
+/// A publish of one message, or of a batch.
+pub(crate) fn publish_request(queue: &str, batch: usize) -> Vec<u8> {
+    let message = format!("{{\"body\":{}}}", body());
+    let json = match batch {
+        1 => message,
+        _ => format!("{{\"messages\":[{}]}}", vec![message; batch].join(",")),
+    };
+    post(&format!("/v1/queues/{queue}/messages"), &json)
+}
+
+/// An ack of what a receive brought; `None` if that is nothing.
+pub(crate) fn ack_request(queue: &str, received: &[u8]) -> anyhow::Result<Option<(Vec<u8>, u64)>> {
+    let received: Received<'_> = serde_json::from_slice(received)?;
+    if received.messages.is_empty() {
+        return Ok(None);
+    }
+    let receipts: Vec<&str> = received.messages.iter().map(|m| m.receipt).collect();
+    let count = receipts.len() as u64;
+    let json = serde_json::json!({ "receipts": receipts }).to_string();
+    Ok(Some((
+        post(&format!("/v1/queues/{queue}/ack"), &json),
+        count,
+    )))
+}
+
+/// Publishes, again and again.
+pub(crate) async fn publisher(
+    address: String,
+    request: Rc<Vec<u8>>,
+    batch: u64,
+    meter: Rc<Meter>,
+) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    while meter.runs() {
+        let began = Instant::now();
+        connection.expect(&request).await?;
+        meter.count(batch, began);
+    }
+    Ok(())
+}
+
+/// Receives and acks, again and again.
+pub(crate) async fn consumer(
+    address: String,
+    queue: &'static str,
+    max_messages: usize,
+    meter: Rc<Meter>,
+) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    let receive = post(
+        &format!("/v1/queues/{queue}/receive"),
+        &format!("{{\"max_messages\":{max_messages},\"wait_seconds\":1}}"),
+    );
+    while meter.runs() {
+        let began = Instant::now();
+        let received = connection.expect(&receive).await?;
+        if let Some((ack, count)) = ack_request(queue, received)? {
+            connection.expect(&ack).await?;
+            meter.count(count, began);
+        }
+    }
+    Ok(())
+}
+
+/// Puts messages into a queue, in batches.
+pub(crate) async fn fill(address: &str, queue: &str, messages: usize) -> anyhow::Result<()> {
+    const BATCH: usize = 500;
+    ensure!(
+        messages.is_multiple_of(BATCH),
+        "filled in batches of {BATCH}"
+    );
+    let request = Rc::new(publish_request(queue, BATCH));
+    let left = Rc::new(std::cell::Cell::new(messages / BATCH));
+    let local = tokio::task::LocalSet::new();
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let (address, request, left) =
+                (address.to_owned(), Rc::clone(&request), Rc::clone(&left));
+            local.spawn_local(async move {
+                let mut connection = Connection::open(&address).await?;
+                while left.get() > 0 {
+                    left.set(left.get() - 1);
+                    connection.expect(&request).await?;
+                }
+                anyhow::Ok(())
+            })
+        })
+        .collect();
+    local
+        .run_until(async {
+            for task in tasks {
+                task.await??;
+            }
+            anyhow::Ok(())
+        })
+        .await
+}

@@ -1,0 +1,111 @@
+//! A client of one connection, as light as one can be: it shares the cores with
+//! what it measures. Requests are written once and sent as they are.
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A connection that stays open.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer.
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
+}
+
+/// A POST of JSON, as it goes over the wire.
+pub(crate) fn post(path: &str, json: &str) -> Vec<u8> {
+    request("POST", path, json)
+}
+
+/// A PUT of JSON, as it goes over the wire.
+pub(crate) fn put(path: &str, json: &str) -> Vec<u8> {
+    request("PUT", path, json)
+}
+
+fn request(method: &str, path: &str, json: &str) -> Vec<u8> {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{json}",
+        json.len()
+    )
+    .into_bytes()
+}
+
+impl Connection {
+    pub(crate) async fn open(address: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address)
+            .await
+            .with_context(|| format!("connecting to {address}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            // Most answers fit; others make it grow, once.
+            buffer: vec![0; 2048],
+        })
+    }
+
+    /// Sends a request and reads its answer.
+    pub(crate) async fn call(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
+        self.stream.write_all(request).await?;
+        let mut filled = 0;
+        loop {
+            if filled == self.buffer.len() {
+                self.buffer.resize(2 * filled, 0);
+            }
+            let read = self.stream.read(&mut self.buffer[filled..]).await?;
+            ensure!(read > 0, "the connection was closed");
+            filled += read;
+            if let Some((status, head, length)) = parse_head(&self.buffer[..filled])? {
+                let total = head + length;
+                if self.buffer.len() < total {
+                    self.buffer.resize(total, 0);
+                }
+                self.stream
+                    .read_exact(&mut self.buffer[filled..total])
+                    .await?;
+                return Ok(Answer {
+                    status,
+                    body: &self.buffer[head..total],
+                });
+            }
+        }
+    }
+
+    /// A call that has to succeed.
+    pub(crate) async fn expect(&mut self, request: &[u8]) -> anyhow::Result<&[u8]> {
+        let answer = self.call(request).await?;
+        if !(200..300).contains(&answer.status) {
+            bail!(
+                "{} to {}: {}",
+                answer.status,
+                String::from_utf8_lossy(&request[..request.len().min(80)]),
+                String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)])
+            );
+        }
+        Ok(answer.body)
+    }
+}
+
+/// Status, bytes of the head, bytes of the body; `None` while the head is not
+/// complete.
+fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = response.parse(bytes)? else {
+        return Ok(None);
+    };
+    let length = match response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+    {
+        Some(header) => std::str::from_utf8(header.value)?.parse()?,
+        None => 0,
+    };
+    Ok(Some((response.code.unwrap_or(0), head, length)))
+}

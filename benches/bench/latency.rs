@@ -1,0 +1,124 @@
+//! From publish to receive, at a steady rate.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+use tokio::task::LocalSet;
+
+use crate::clients::{Received, ack_request};
+use crate::gateway::Gateway;
+use crate::http::{Connection, post};
+use crate::load::as_f64;
+
+/// Consumers that wait for messages.
+const CONSUMERS: usize = 16;
+/// Connections that publish, in turn.
+const PUBLISHERS: u32 = 16;
+
+/// How long messages took.
+pub(crate) struct Latency {
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) received: f64,
+}
+
+struct Run {
+    started: Instant,
+    warm_up: Duration,
+    end: Duration,
+    latency: std::cell::RefCell<Histogram<u64>>,
+}
+
+/// Publishes `rate` messages a second to waiting consumers. A message's clock
+/// starts when it was due to be sent, not when its connection was free, so that
+/// a stall counts for everything that it held up.
+pub(crate) async fn measure(
+    gateway: &Gateway,
+    rate: u32,
+    warm_up: Duration,
+    measured: Duration,
+) -> anyhow::Result<Latency> {
+    const QUEUE: &str = "latency";
+    gateway.new_queue(QUEUE).await?;
+    let run = Rc::new(Run {
+        started: Instant::now(),
+        warm_up,
+        end: warm_up + measured,
+        latency: Histogram::new_with_bounds(1, 60_000_000, 3)?.into(),
+    });
+    let local = LocalSet::new();
+    let mut tasks = Vec::new();
+    for number in 0..PUBLISHERS {
+        let (address, run) = (gateway.address.clone(), Rc::clone(&run));
+        tasks.push(local.spawn_local(publish(address, QUEUE, rate, number, run)));
+    }
+    for _ in 0..CONSUMERS {
+        let (address, run) = (gateway.address.clone(), Rc::clone(&run));
+        tasks.push(local.spawn_local(consume(address, QUEUE, run)));
+    }
+    local
+        .run_until(async {
+            for task in tasks {
+                task.await??;
+            }
+            anyhow::Ok(())
+        })
+        .await?;
+    let latency = run.latency.borrow();
+    let at = |quantile| Duration::from_micros(latency.value_at_quantile(quantile));
+    ensure!(!latency.is_empty(), "nothing was received");
+    Ok(Latency {
+        p50: at(0.5),
+        p99: at(0.99),
+        received: as_f64(latency.len()) / measured.as_secs_f64(),
+    })
+}
+
+async fn publish(
+    address: String,
+    queue: &'static str,
+    rate: u32,
+    number: u32,
+    run: Rc<Run>,
+) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    let path = format!("/v1/queues/{queue}/messages");
+    let padding = "x".repeat(1000);
+    let mut due = Duration::from_secs(1) * number / rate;
+    while due < run.end {
+        tokio::time::sleep_until((run.started + due).into()).await;
+        // 1 KiB: twenty digits, a colon and the padding, quoted.
+        let json = format!("{{\"body\":\"{:020}:{padding}\"}}", due.as_micros());
+        connection.expect(&post(&path, &json)).await?;
+        due += Duration::from_secs(1) * PUBLISHERS / rate;
+    }
+    Ok(())
+}
+
+async fn consume(address: String, queue: &'static str, run: Rc<Run>) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    let receive = post(
+        &format!("/v1/queues/{queue}/receive"),
+        r#"{"max_messages":10,"wait_seconds":0.5}"#,
+    );
+    while run.started.elapsed() < run.end {
+        let answer = connection.expect(&receive).await?;
+        let now = run.started.elapsed();
+        let received: Received<'_> = serde_json::from_slice(answer)?;
+        for delivery in &received.messages {
+            let body: &str = serde_json::from_str(delivery.body.get())?;
+            let (due, _) = body.split_once(':').unwrap_or_default();
+            let due = Duration::from_micros(due.parse()?);
+            if due >= run.warm_up {
+                let micros = u64::try_from(now.saturating_sub(due).as_micros())?;
+                run.latency.borrow_mut().saturating_record(micros);
+            }
+        }
+        if let Some((ack, _)) = ack_request(queue, answer)? {
+            connection.expect(&ack).await?;
+        }
+    }
+    Ok(())
+}

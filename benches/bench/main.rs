@@ -1,0 +1,431 @@
+//! `make bench`: what Postrider does in a second on this machine, beside what
+//! the machine allows. `make soak`: whether it still does after ten minutes.
+//!
+//! Everything runs on the one machine: the load generator (this program, one
+//! thread), the gateway, and the gateway's private Postgres with the settings
+//! that it always has (fsync, `synchronous_commit` and `full_page_writes` on). Each
+//! line says how much of the machine each of them took. Absolute figures say
+//! little about another machine; ratios within one run say more.
+
+mod clients;
+mod floor;
+mod gateway;
+mod http;
+mod idle;
+mod latency;
+mod lines;
+mod load;
+mod machine;
+mod report;
+mod soak;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use gateway::Gateway;
+use report::{Line, Report, Target};
+
+#[derive(Parser)]
+#[command(
+    name = "bench",
+    about = "What Postrider does in a second, beside what the machine allows"
+)]
+struct Options {
+    /// Every line for an instant only, to see that they all work
+    #[arg(long)]
+    smoke: bool,
+    /// Run at full speed for so many minutes instead
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u32>,
+    /// Only lines whose text contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Where bench.json, bench.md and bench.svg go
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// What cargo adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How long, and how much.
+pub(crate) struct Scale {
+    pub(crate) warm_up: Duration,
+    pub(crate) line: Duration,
+    latency: Duration,
+    /// Without and with the held snapshot; the last sixth is what counts.
+    held: Duration,
+    backlog: usize,
+    receivers: usize,
+}
+
+impl Scale {
+    const FULL: Self = Self {
+        warm_up: Duration::from_secs(2),
+        line: Duration::from_secs(6),
+        latency: Duration::from_secs(15),
+        held: Duration::from_secs(60),
+        backlog: 2_000_000,
+        receivers: 10_000,
+    };
+    const SMOKE: Self = Self {
+        warm_up: Duration::from_millis(100),
+        line: Duration::from_millis(500),
+        latency: Duration::from_secs(1),
+        held: Duration::from_secs(6),
+        backlog: 10_000,
+        receivers: 100,
+    };
+}
+
+fn main() -> ExitCode {
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            let arguments: Vec<String> = std::env::args().collect();
+            if let [_, command, address] = &arguments[..]
+                && command == floor::SERVE
+            {
+                // As many threads as the gateway has.
+                return tokio::runtime::Runtime::new()?.block_on(floor::serve(address));
+            }
+            runtime.block_on(run(&Options::parse()))
+        });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(minutes) = options.soak {
+        let second = if options.smoke {
+            Duration::from_millis(20)
+        } else {
+            Duration::from_secs(1)
+        };
+        let gateway = Gateway::start().await?;
+        let rates = soak::run(&gateway, minutes, second).await?;
+        if let [_, second, .., last] = &rates[..] {
+            let target = Target::at_least("minute 2", last / second, 0.9);
+            writeln!(
+                std::io::stdout(),
+                "{HEAD}\n{}",
+                Line::number("the last minute", *last, "/s")
+                    .with(target)
+                    .row(),
+                HEAD = report::HEAD
+            )?;
+        }
+        return gateway.stop().await;
+    }
+    let mut bench = Bench {
+        scale: if options.smoke {
+            Scale::SMOKE
+        } else {
+            Scale::FULL
+        },
+        only: options.only.clone(),
+        lines: Vec::new(),
+        date: String::new(),
+        postgres: String::new(),
+    };
+    writeln!(std::io::stderr(), "{}", report::HEAD)?;
+    bench.measure().await?;
+    let report = Report {
+        command: if options.smoke {
+            "make bench-smoke"
+        } else {
+            "make bench"
+        }
+        .to_owned(),
+        date: bench.date,
+        machine: machine::describe(),
+        postgres: bench.postgres,
+        lines: bench.lines,
+    };
+    report.write(&options.out)?;
+    writeln!(std::io::stdout(), "\n{}", report.table())?;
+    writeln!(
+        std::io::stdout(),
+        "{} targets missed; written to {}/bench.{{json,md,svg}}",
+        report.missed(),
+        options.out.display()
+    )?;
+    Ok(())
+}
+
+/// The durable settings, as they are in force.
+const SETTINGS: &str = "SELECT format('Postgres %s with fsync=%s, synchronous_commit=%s, \
+    full_page_writes=%s, wal_compression=%s, shared_buffers=%s', \
+    current_setting('server_version'), current_setting('fsync'), \
+    current_setting('synchronous_commit'), current_setting('full_page_writes'), \
+    current_setting('wal_compression'), current_setting('shared_buffers'))";
+
+/// A run.
+struct Bench {
+    scale: Scale,
+    only: Option<String>,
+    lines: Vec<Line>,
+    date: String,
+    postgres: String,
+}
+
+/// What ratios are taken against.
+#[derive(Clone, Copy)]
+struct Floors {
+    axum: f64,
+    pgbench: f64,
+}
+
+impl Bench {
+    fn wants(&self, what: &str) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|only| what.contains(only.as_str()))
+    }
+
+    /// Adds a line, and says so: a run takes minutes.
+    fn add(&mut self, line: Line) {
+        let _ = writeln!(std::io::stderr(), "{}", line.row());
+        self.lines.push(line);
+    }
+
+    async fn measure(&mut self) -> anyhow::Result<()> {
+        let floor = lines::floor(&self.scale).await?;
+        self.add(Line::rate(
+            "floor: an axum handler that does nothing, 64 connections",
+            &floor,
+        ));
+        let gateway = Gateway::start().await?;
+        let mut database = gateway.database().await?;
+        self.date = database.text("SELECT current_date::text").await?;
+        self.postgres = database.text(SETTINGS).await?;
+        let pgbench = floor::pgbench(&gateway, self.scale.line).await?;
+        self.add(Line::number(
+            "floor: pgbench inserting single rows, 64 clients",
+            pgbench,
+            "/s",
+        ));
+        gateway.stop().await?;
+        let floors = Floors {
+            axum: floor.per_second,
+            pgbench,
+        };
+        self.publishes(floors).await?;
+        self.consumers(floors).await?;
+        self.everything().await?;
+        self.wal().await?;
+        self.latency().await?;
+        self.held_snapshot().await?;
+        self.idle().await
+    }
+
+    async fn publishes(&mut self, floors: Floors) -> anyhow::Result<()> {
+        for (clients, batch, what) in [
+            (64, 1, "publish one by one, 64 connections"),
+            (256, 1, "publish one by one, 256 connections"),
+            (16, 100, "publish in batches of 100, 16 connections"),
+        ] {
+            if !self.wants(what) {
+                continue;
+            }
+            let gateway = Gateway::start().await?;
+            let rate = lines::publish(&gateway, &self.scale, clients, batch).await?;
+            gateway.stop().await?;
+            let (axum, pgbench) = (
+                rate.per_second / floors.axum,
+                rate.per_second / floors.pgbench,
+            );
+            let line = Line::rate(what, &rate);
+            self.add(match (clients, batch) {
+                (64, _) => line
+                    .with(Target::at_least("axum", axum, 0.4))
+                    .with(Target::at_least("pgbench", pgbench, 2.2)),
+                (_, 100) => line.with(Target::at_least("pgbench", pgbench, 5.0)),
+                _ => line,
+            });
+        }
+        Ok(())
+    }
+
+    async fn consumers(&mut self, floors: Floors) -> anyhow::Result<()> {
+        let time = (self.scale.warm_up + self.scale.line).as_secs_f64();
+        // Enough for the whole time, at a rate that is not reached.
+        let enough = |factor: f64| round_up(floors.pgbench * factor * time);
+        let mut empty = None;
+        for (tens, backlog, what) in [
+            (false, 0, "receive + ack one by one, 64 connections"),
+            (true, 0, "receive + ack in tens, 64 connections"),
+            (
+                true,
+                self.scale.backlog,
+                "receive + ack in tens, 64 connections, 2 million more waiting",
+            ),
+        ] {
+            if !self.wants(what) {
+                continue;
+            }
+            let gateway = Gateway::start().await?;
+            lines::fill(&gateway, enough(if tens { 4.0 } else { 1.5 }) + backlog).await?;
+            let rate = lines::consume(&gateway, &self.scale, if tens { 10 } else { 1 }).await?;
+            gateway.stop().await?;
+            let pgbench = rate.per_second / floors.pgbench;
+            let line = Line::rate(what, &rate);
+            self.add(match empty {
+                Some(empty) if backlog > 0 => {
+                    line.with(Target::at_least("without", rate.per_second / empty, 0.9))
+                }
+                _ if tens => line.with(Target::at_least("pgbench", pgbench, 2.5)),
+                _ => line.with(Target::at_least("pgbench", pgbench, 0.7)),
+            });
+            if tens && backlog == 0 {
+                empty = Some(rate.per_second);
+            }
+        }
+        Ok(())
+    }
+
+    async fn everything(&mut self) -> anyhow::Result<()> {
+        let what = "all at once: 32 publish one by one, 32 receive + ack up to ten";
+        if self.wants(what) {
+            let gateway = Gateway::start().await?;
+            let rate = lines::both(&gateway, &self.scale).await?;
+            gateway.stop().await?;
+            self.add(Line::rate(what, &rate));
+        }
+        Ok(())
+    }
+
+    async fn wal(&mut self) -> anyhow::Result<()> {
+        let what = "WAL per message of 1 KiB, publish + claim + ack, in batches";
+        if self.wants(what) {
+            let gateway = Gateway::start().await?;
+            let messages = (self.scale.backlog / 10).max(5000);
+            let kib = lines::wal_per_message(&gateway, messages).await? / 1024.0;
+            gateway.stop().await?;
+            self.add(Line::number(what, kib, " KiB").with(Target::at_most("", kib, 1.9)));
+        }
+        Ok(())
+    }
+
+    async fn latency(&mut self) -> anyhow::Result<()> {
+        for (rate, what) in [
+            (500, "publish to receive at 500/s"),
+            (2000, "publish to receive at 2,000/s"),
+        ] {
+            if !self.wants(what) {
+                continue;
+            }
+            let gateway = Gateway::start().await?;
+            let latency =
+                latency::measure(&gateway, rate, self.scale.warm_up, self.scale.latency).await?;
+            gateway.stop().await?;
+            let (p50, p99) = (
+                latency.p50.as_secs_f64() * 1e3,
+                latency.p99.as_secs_f64() * 1e3,
+            );
+            let mut line = Line::number(what, latency.received, " received/s");
+            (line.p50_ms, line.p99_ms) = (Some(p50), Some(p99));
+            if rate == 500 {
+                line = line
+                    .with(Target::at_most("ms, p50", p50, 1.5))
+                    .with(Target::at_most("ms, p99", p99, 8.0));
+            }
+            self.add(line);
+        }
+        Ok(())
+    }
+
+    async fn held_snapshot(&mut self) -> anyhow::Result<()> {
+        let what = "publish + receive + ack in batches of 100, last 10 s of 60";
+        if !self.wants(what) {
+            return Ok(());
+        }
+        let last = self.scale.held / 6;
+        let first = self.scale.held - last;
+        let gateway = Gateway::start().await?;
+        lines::new_queue(&gateway).await?;
+        let free = lines::batches(&gateway, first, last).await?;
+        self.add(Line::rate(what, &free));
+        let (_, peak) = machine::memory_mib(gateway.pid);
+        gateway.stop().await?;
+        self.add(
+            Line::number(
+                "the same: the gateway's memory at its highest",
+                peak,
+                " MiB",
+            )
+            .with(Target::at_most("", peak, 300.0)),
+        );
+
+        let gateway = Gateway::start().await?;
+        lines::new_queue(&gateway).await?;
+        let mut analyst = gateway.database().await?;
+        // Somebody else's session: the server would end one that rests so long.
+        analyst
+            .run(
+                "SET idle_in_transaction_session_timeout = 0;
+                 BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM postrider.queues",
+            )
+            .await?;
+        let held = lines::batches(&gateway, first, last).await?;
+        analyst.run("ROLLBACK").await?;
+        gateway.stop().await?;
+        self.add(
+            Line::rate("the same under a held REPEATABLE READ snapshot", &held).with(
+                Target::at_least("without", held.per_second / free.per_second, 0.9),
+            ),
+        );
+        Ok(())
+    }
+
+    async fn idle(&mut self) -> anyhow::Result<()> {
+        let what = "10,000 waiting receivers, idle: busy cores of the gateway";
+        if !self.wants(what) {
+            return Ok(());
+        }
+        let gateway = Gateway::start().await?;
+        let idle = idle::measure(&gateway, self.scale.receivers, self.scale.line).await?;
+        gateway.stop().await?;
+        self.add(
+            Line::number(what, idle.gateway_cpu, "").with(Target::at_most(
+                "a core, Postgres too",
+                idle.gateway_cpu + idle.postgres_cpu,
+                0.03,
+            )),
+        );
+        self.add(
+            Line::number(
+                "the same: statements",
+                idle.statements_per_second,
+                " statements/s",
+            )
+            .with(Target::at_most("", idle.statements_per_second, 5.0)),
+        );
+        self.add(
+            Line::number("the same: the gateway's memory", idle.memory_mib, " MiB")
+                .with(Target::at_most("", idle.memory_mib, 150.0)),
+        );
+        Ok(())
+    }
+}
+
+/// Up to whole batches of a fill.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of messages"
+)]
+fn round_up(messages: f64) -> usize {
+    (messages as usize / 500 + 1) * 500
+}
