@@ -1,0 +1,5 @@
+//! Group commit and the receivers that wait.
+
+mod batcher;
+mod publishes;
+mod receivers;
