@@ -182,15 +182,18 @@ impl Watermarks {
         }
     }
 
-    /// Every lane as three columns: queue, priority, floor.
-    fn columns(&self) -> (Vec<i64>, Vec<i16>, Vec<i64>) {
+    /// Every lane whose floor is below a position, as three columns: queue,
+    /// priority, floor.
+    fn columns(&self, below: i64) -> (Vec<i64>, Vec<i16>, Vec<i64>) {
         let state = self.state();
         let mut columns = (Vec::new(), Vec::new(), Vec::new());
         for (queue_id, lanes) in &state.queues {
             for (priority, lane) in PRIORITIES.iter().zip(lanes.positions) {
-                columns.0.push(*queue_id);
-                columns.1.push(*priority);
-                columns.2.push(lane.floor);
+                if lane.floor < below {
+                    columns.0.push(*queue_id);
+                    columns.1.push(*priority);
+                    columns.2.push(lane.floor);
+                }
             }
         }
         columns
@@ -199,7 +202,7 @@ impl Watermarks {
 
 impl Store {
     /// Raises the watermarks as far as is known to be safe; called about every
-    /// second. Three statements.
+    /// second. At most three statements.
     ///
     /// # Errors
     /// Any; the watermarks then stay.
@@ -253,7 +256,13 @@ impl Store {
             state.settled = settled.position;
         }
 
-        let (queue_ids, priorities, floors) = self.watermarks.columns();
+        self.raise_positions(settled.position).await?;
+        self.raise_wakes(settling).await
+    }
+
+    async fn raise_positions(&self, settled: i64) -> Result<(), Error> {
+        // What is there already cannot rise: a database at rest is not asked.
+        let (queue_ids, priorities, floors) = self.watermarks.columns(settled);
         if queue_ids.is_empty() {
             return Ok(());
         }
@@ -269,12 +278,15 @@ impl Store {
             alive.insert(key, row.try_get::<i64, _>(2)?);
         }
         self.watermarks
-            .raise(&queue_ids, &priorities, &alive, settled.position);
-        self.raise_wakes(settling).await
+            .raise(&queue_ids, &priorities, &alive, settled);
+        Ok(())
     }
 
     async fn raise_wakes(&self, settling: Duration) -> Result<(), Error> {
         let (queue_ids, seconds) = self.watermarks.wake_columns();
+        if queue_ids.is_empty() {
+            return Ok(());
+        }
         let asked = Instant::now();
         let rows = sqlx::query(DUE_FLOORS)
             .bind(&queue_ids)
@@ -311,7 +323,7 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn watermark_violations(&self) -> Result<i64, Error> {
-        let (queue_ids, priorities, floors) = self.watermarks.columns();
+        let (queue_ids, priorities, floors) = self.watermarks.columns(i64::MAX);
         let row = sqlx::query(BELOW_FLOORS)
             .bind(queue_ids)
             .bind(priorities)
