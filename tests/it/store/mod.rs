@@ -4,7 +4,9 @@ mod deletion;
 mod midnight;
 mod partitions;
 mod plans;
+mod priorities;
 mod schema;
+mod snapshots;
 mod watermarks;
 
 use chrono::{DateTime, Utc};
