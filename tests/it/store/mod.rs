@@ -5,6 +5,7 @@ mod midnight;
 mod partitions;
 mod plans;
 mod priorities;
+mod rotation;
 mod schema;
 mod snapshots;
 mod watermarks;
