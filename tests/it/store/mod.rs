@@ -8,6 +8,7 @@ mod priorities;
 mod rotation;
 mod schema;
 mod snapshots;
+mod ten_million;
 mod watermarks;
 
 use chrono::{DateTime, Utc};
