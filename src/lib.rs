@@ -46,11 +46,12 @@
 //! | module | owns | sees |
 //! | --- | --- | --- |
 //! | [`domain`] | the rules, pure | nothing |
-//! | [`store`] | Postgres: the only place that knows sqlx | `domain` |
+//! | [`store`] | Postgres: the only place that knows sqlx | `domain`, `metrics` |
 //! | [`batch`] | group commit, waiting receivers | `domain`, `store` |
 //! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch` |
-//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch` |
+//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics` |
 //! | [`embedded`] | the private Postgres | nothing |
+//! | [`metrics`] | names of all metrics | nothing |
 //! | [`config`], [`telemetry`] | settings, logging | `store` for its options |
 //! | [`app`] | the wiring: start and drain in order | all |
 //!
@@ -63,6 +64,7 @@ pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod http;
+pub mod metrics;
 pub mod store;
 pub mod telemetry;
 pub mod workers;

@@ -68,7 +68,7 @@ impl Scale {
         warm_up: Duration::from_secs(2),
         line: Duration::from_secs(6),
         latency: Duration::from_secs(15),
-        held: Duration::from_secs(60),
+        held: Duration::from_mins(1),
         backlog: 2_000_000,
         receivers: 10_000,
     };
@@ -352,7 +352,7 @@ impl Bench {
             return Ok(());
         }
         let last = self.scale.held / 6;
-        let first = self.scale.held - last;
+        let first = last * 5;
         let gateway = Gateway::start().await?;
         lines::new_queue(&gateway).await?;
         let free = lines::batches(&gateway, first, last).await?;

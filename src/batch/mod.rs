@@ -154,7 +154,7 @@ impl<I: Weigh, O> Shared<I, O> {
 
     /// Takes what fits into one statement, the oldest first, at least one;
     /// nothing while it is better to wait for more.
-    fn take(self: &Arc<Self>, stopping: bool) -> Option<(Vec<Request<I, O>>, Running<I, O>)> {
+    fn take(self: &Arc<Self>, stopping: bool) -> Option<Taken<I, O>> {
         let mut pending = self.lock();
         if pending.requests.is_empty() || !(stopping || pending.may_start(&self.bounds)) {
             return None;
@@ -192,6 +192,9 @@ impl<I, O> Pending<I, O> {
                 || (self.running < bounds.writers && self.rows >= bounds.alongside))
     }
 }
+
+/// Requests for one statement, and that it runs.
+type Taken<I, O> = (Vec<Request<I, O>>, Running<I, O>);
 
 /// A statement that runs; dropping it ends that, however it ended.
 struct Running<I: Weigh, O>(Arc<Shared<I, O>>);

@@ -11,6 +11,7 @@ mod extend;
 mod extract;
 mod health;
 mod messages;
+mod metrics;
 mod nack;
 mod openapi;
 mod page;

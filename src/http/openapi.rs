@@ -14,8 +14,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::problem::ProblemBody;
 use super::{
-    Gateway, SharedGateway, ack, dead_letters, extend, health, messages, nack, publish, purge,
-    queues, receive, uncancelled,
+    Gateway, SharedGateway, ack, dead_letters, extend, health, messages, metrics, nack, publish,
+    purge, queues, receive, uncancelled,
 };
 
 #[derive(OpenApi)]
@@ -32,7 +32,7 @@ use super::{
         (name = "Queues", description = "Settings and counts"),
         (name = "Messages", description = "Publish, receive, settle"),
         (name = "Dead letters", description = "Messages that were given up"),
-        (name = "Operations", description = "Health"),
+        (name = "Operations", description = "Health and metrics"),
     ),
     components(schemas(ProblemBody)),
 )]
@@ -55,6 +55,7 @@ fn hot_routes() -> OpenApiRouter<SharedGateway> {
         .routes(routes!(extend::extend))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
 }
 
 /// Endpoints that ask the database themselves.

@@ -1,5 +1,7 @@
 //! Leasing messages to receivers.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -70,6 +72,7 @@ impl Store {
                 owner.push(index);
             }
         }
+        let began = Instant::now();
         let rows = sqlx::query(CLAIM)
             .bind(queue_id)
             .bind(&priorities[..])
@@ -80,6 +83,7 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         self.watermarks.claimed(rows.len());
+        self.metrics.claim.record(rows.len(), began);
         let mut claimed = Claimed {
             deliveries: receivers.iter().map(|_| Vec::new()).collect(),
             outlived: 0,

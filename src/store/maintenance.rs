@@ -1,5 +1,7 @@
 //! What keeps the tables from filling up with what nobody needs.
 
+use std::time::Instant;
+
 use sqlx::Row as _;
 
 use super::{Error, Store, statements};
@@ -63,7 +65,11 @@ impl Store {
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(row.try_get(0)?)
+        let dead: i64 = row.try_get(0)?;
+        self.metrics
+            .dead_rows
+            .set(i32::try_from(dead).unwrap_or(i32::MAX));
+        Ok(dead)
     }
 
     /// Vacuums the narrow tables, without cost delay and without truncation
@@ -81,6 +87,7 @@ impl Store {
         if !row.try_get::<bool, _>(0)? {
             return Ok(false);
         }
+        let began = Instant::now();
         for statement in [
             "SET statement_timeout = '10min'; SET vacuum_cost_delay = 0",
             "VACUUM (TRUNCATE false) postrider.ready",
@@ -91,6 +98,8 @@ impl Store {
             sqlx::raw_sql(statement).execute(&mut connection).await?;
         }
         sqlx::Connection::close(connection).await?;
+        self.metrics.vacuums.increment(1);
+        self.metrics.vacuum_seconds.record(began.elapsed());
         Ok(true)
     }
 }

@@ -79,6 +79,8 @@ pub use publish::{Publish, PublishResult, Published, Refusal};
 pub use queues::{Put, Queue};
 pub use settle::{Fate, Settle, Settled};
 
+use crate::metrics::Metrics;
+
 /// The migrations, embedded.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -107,6 +109,7 @@ pub struct Store {
     pool: PgPool,
     queues: Arc<queues::Cache>,
     watermarks: Arc<watermark::Watermarks>,
+    metrics: Arc<Metrics>,
     partition_size: i64,
 }
 
@@ -146,6 +149,7 @@ impl Store {
             pool,
             queues: Arc::default(),
             watermarks: Arc::default(),
+            metrics: Arc::default(),
             partition_size,
         }
     }
@@ -276,6 +280,12 @@ impl Store {
     /// Closes all connections, once those in use are given back.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// The metrics of this gateway.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The watermarks of this gateway.

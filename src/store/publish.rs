@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
@@ -72,8 +73,8 @@ impl Store {
                 }
             }
         }
-        let mut rows = if columns.queue_id.is_empty() {
-            HashMap::new()
+        let rows = if columns.queue_id.is_empty() {
+            Vec::new()
         } else {
             self.publish_rows(&columns).await?
         };
@@ -85,14 +86,10 @@ impl Store {
                 results.push(Err(refusal));
                 continue;
             }
-            let stored: Option<Vec<_>> = request
-                .messages
-                .iter()
-                .map(|_| {
-                    ord += 1;
-                    rows.remove(&ord)
-                })
-                .collect();
+            let first = ord;
+            ord += request.messages.len();
+            // Rows of a queue that is gone are missing.
+            let stored: Option<Vec<_>> = rows[first..ord].iter().copied().collect();
             results.push(stored.ok_or(Refusal::NoQueue));
         }
         if let Err(error) = self.drop_overflow(requests, &results).await {
@@ -102,7 +99,8 @@ impl Store {
         Ok(results)
     }
 
-    async fn publish_rows(&self, columns: &Columns<'_>) -> Result<HashMap<i64, Published>, Error> {
+    /// What became of each row, in order; `None` if its queue is gone.
+    async fn publish_rows(&self, columns: &Columns<'_>) -> Result<Vec<Option<Published>>, Error> {
         let rows = match self.run_publish(columns).await {
             Err(e) if e.is_missing_partition() => {
                 // Faster than the worker that makes them ahead of need.
@@ -111,22 +109,19 @@ impl Store {
             }
             other => other?,
         };
-        let mut published = HashMap::with_capacity(rows.len());
+        let mut published = vec![None; columns.queue_id.len()];
         let mut unseen = Vec::new();
         for row in rows {
-            let ord: i64 = row.try_get("ord")?;
+            let place = place(row.try_get("ord")?);
             let id: Option<i64> = row.try_get("id")?;
             if id.is_none() {
-                unseen.push(ord);
+                unseen.push(place);
             }
-            published.insert(
-                ord,
-                Published {
-                    id: id.unwrap_or(0),
-                    duplicate: row.try_get("duplicate")?,
-                    wakes_in_ms: row.try_get("wakes_in_ms")?,
-                },
-            );
+            published[place] = Some(Published {
+                id: id.unwrap_or(0),
+                duplicate: row.try_get("duplicate")?,
+                wakes_in_ms: row.try_get("wakes_in_ms")?,
+            });
         }
         if !unseen.is_empty() {
             self.look_up_duplicates(columns, &unseen, &mut published)
@@ -143,46 +138,44 @@ impl Store {
         let mut query = sqlx::query(if with_dedup { PUBLISH_DEDUP } else { PUBLISH })
             .bind(&columns.queue_id)
             .bind(&columns.body)
-            .bind(&columns.content_type)
-            .bind(&columns.headers)
-            .bind(&columns.key)
+            .bind(sparse(&columns.content_type))
+            .bind(sparse(&columns.headers))
+            .bind(sparse(&columns.key))
             .bind(&columns.priority)
             .bind(&columns.delay_ms)
-            .bind(&columns.deliver_at)
+            .bind(sparse(&columns.deliver_at))
             .bind(&columns.ttl_ms)
             .bind(&columns.own_ttl)
-            .bind(&columns.correlation_id)
-            .bind(&columns.reply_to)
-            .bind(&columns.traceparent)
-            .bind(&columns.tracestate);
+            .bind(sparse(&columns.correlation_id))
+            .bind(sparse(&columns.reply_to))
+            .bind(sparse(&columns.traceparent))
+            .bind(sparse(&columns.tracestate));
         if with_dedup {
             query = query.bind(&columns.dedup_id).bind(&columns.dedup_window_ms);
         }
-        Ok(query.fetch_all(&self.pool).await?)
+        let began = Instant::now();
+        let rows = query.fetch_all(&self.pool).await?;
+        self.metrics.publish.record(rows.len(), began);
+        Ok(rows)
     }
 
     async fn look_up_duplicates(
         &self,
         columns: &Columns<'_>,
-        unseen: &[i64],
-        published: &mut HashMap<i64, Published>,
+        unseen: &[usize],
+        published: &mut [Option<Published>],
     ) -> Result<(), Error> {
-        let places: Vec<usize> = unseen
-            .iter()
-            .map(|ord| usize::try_from(ord - 1).unwrap_or(usize::MAX))
-            .collect();
-        let queue_ids: Vec<i64> = places.iter().map(|at| columns.queue_id[*at]).collect();
-        let dedup_ids: Vec<Option<&str>> = places.iter().map(|at| columns.dedup_id[*at]).collect();
+        let queue_ids: Vec<i64> = unseen.iter().map(|at| columns.queue_id[*at]).collect();
+        let dedup_ids: Vec<Option<&str>> = unseen.iter().map(|at| columns.dedup_id[*at]).collect();
         let rows = sqlx::query(PUBLISH_DUPLICATES)
             .bind(&queue_ids)
             .bind(&dedup_ids)
             .fetch_all(&self.pool)
             .await?;
         for row in rows {
-            let at: i64 = row.try_get("ord")?;
+            let at = unseen[place(row.try_get("ord")?)];
             let id: Option<i64> = row.try_get("id")?;
-            let ord = usize::try_from(at - 1).ok().and_then(|at| unseen.get(at));
-            if let (Some(id), Some(result)) = (id, ord.and_then(|ord| published.get_mut(ord))) {
+            if let (Some(id), Some(result)) = (id, &mut published[at]) {
                 result.id = id;
             }
         }
@@ -266,6 +259,21 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// The place in an array whose rows Postgres counts from one.
+fn place(ord: i64) -> usize {
+    usize::try_from(ord - 1).unwrap_or(usize::MAX)
+}
+
+/// A column for the statement: unnest fills a short array up with nulls, and
+/// most messages leave most of their fields out.
+fn sparse<T>(column: &[Option<T>]) -> &[Option<T>] {
+    if column.iter().all(Option::is_none) {
+        &[]
+    } else {
+        column
     }
 }
 

@@ -1,6 +1,7 @@
 //! Ending leases: ack, and whatever [`decide`](crate::domain::decide) said.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
@@ -62,12 +63,14 @@ impl Store {
     /// Any; whether the acks took effect is then not known.
     pub async fn ack(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
         let (queue_ids, message_ids, tokens) = columns(leases.iter());
+        let began = Instant::now();
         let rows = sqlx::query(ACK)
             .bind(queue_ids)
             .bind(message_ids)
             .bind(tokens)
             .fetch_all(&self.pool)
             .await?;
+        self.metrics.ack.record(rows.len(), began);
         let mut acked = HashSet::with_capacity(rows.len());
         for row in rows {
             acked.insert(key(&row)?);
@@ -105,6 +108,7 @@ impl Store {
             .collect();
         let (queue_ids, message_ids, tokens) = columns(unique.iter().map(|item| &item.lease));
         let actions: Vec<Action> = unique.iter().map(|item| item.disposition.into()).collect();
+        let began = Instant::now();
         let rows = sqlx::query(SETTLE)
             .bind(queue_ids)
             .bind(message_ids)
@@ -137,6 +141,7 @@ impl Store {
             )
             .fetch_all(&self.pool)
             .await?;
+        self.metrics.settle.record(rows.len(), began);
         let mut done = HashSet::with_capacity(rows.len());
         for row in rows {
             done.insert(key(&row)?);
@@ -175,6 +180,7 @@ impl Store {
         let leases: Vec<Lease> = items.iter().map(|(lease, _)| *lease).collect();
         let (queue_ids, message_ids, tokens) = columns(leases.iter());
         let lease_ms: Vec<i64> = items.iter().map(|(_, lease)| lease.as_millis()).collect();
+        let began = Instant::now();
         let rows = sqlx::query(EXTEND)
             .bind(queue_ids)
             .bind(message_ids)
@@ -182,6 +188,7 @@ impl Store {
             .bind(lease_ms)
             .fetch_all(&self.pool)
             .await?;
+        self.metrics.extend.record(rows.len(), began);
         let mut extended = HashMap::with_capacity(rows.len());
         for row in rows {
             extended.insert(key(&row)?, row.try_get::<DateTime<Utc>, _>(3)?);

@@ -225,16 +225,18 @@ impl Watermarks {
         }
     }
 
-    /// The lanes as three columns: queue, priority, floor; of all queues, or of
-    /// those that were claimed from.
-    fn columns(&self, all: bool) -> (Vec<i64>, Vec<i16>, Vec<i64>) {
+    /// The lanes whose floor is below a position, as three columns: queue,
+    /// priority, floor; of all queues, or of those that were claimed from.
+    fn columns(&self, all: bool, below: i64) -> (Vec<i64>, Vec<i16>, Vec<i64>) {
         let state = self.state();
         let mut columns = (Vec::new(), Vec::new(), Vec::new());
         for (queue_id, lanes) in state.queues.iter().filter(|(_, l)| all || l.claimed) {
             for (priority, lane) in PRIORITIES.iter().zip(lanes.positions) {
-                columns.0.push(*queue_id);
-                columns.1.push(*priority);
-                columns.2.push(lane.floor);
+                if lane.floor < below {
+                    columns.0.push(*queue_id);
+                    columns.1.push(*priority);
+                    columns.2.push(lane.floor);
+                }
             }
         }
         columns
@@ -270,7 +272,7 @@ impl State {
 
 impl Store {
     /// Raises the watermarks as far as is known to be safe; called when
-    /// [`Watermarks::want_raising`]. Two statements, or three.
+    /// [`Watermarks::want_raising`]. At most three statements.
     ///
     /// # Errors
     /// Any; the watermarks then stay.
@@ -324,8 +326,17 @@ impl Store {
             }
         }
 
+        self.raise_positions(all).await?;
+        if all {
+            self.raise_wakes(settling).await?;
+        }
+        Ok(())
+    }
+
+    async fn raise_positions(&self, all: bool) -> Result<(), Error> {
         let settled = self.watermarks.settled();
-        let (queue_ids, priorities, floors) = self.watermarks.columns(all);
+        // What is there already cannot rise: a database at rest is not asked.
+        let (queue_ids, priorities, floors) = self.watermarks.columns(all, settled);
         if queue_ids.is_empty() {
             return Ok(());
         }
@@ -342,14 +353,14 @@ impl Store {
         }
         self.watermarks
             .raise(&queue_ids, &priorities, &alive, settled);
-        if all {
-            self.raise_wakes(settling).await?;
-        }
         Ok(())
     }
 
     async fn raise_wakes(&self, settling: Duration) -> Result<(), Error> {
         let (queue_ids, seconds) = self.watermarks.wake_columns();
+        if queue_ids.is_empty() {
+            return Ok(());
+        }
         let asked = Instant::now();
         let rows = sqlx::query(DUE_FLOORS)
             .bind(&queue_ids)
@@ -386,7 +397,7 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn watermark_violations(&self) -> Result<i64, Error> {
-        let (queue_ids, priorities, floors) = self.watermarks.columns(true);
+        let (queue_ids, priorities, floors) = self.watermarks.columns(true, i64::MAX);
         let row = sqlx::query(BELOW_FLOORS)
             .bind(queue_ids)
             .bind(priorities)

@@ -13,6 +13,7 @@
 //! | [`upkeep`] prune | leftovers removed | every 10 s |
 //! | [`upkeep`] raise | watermarks | every 2 s, every 0.1 s while much is claimed |
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
+//! | [`upkeep`] metrics | histograms summed up | every 5 s |
 //! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
 //! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |
 

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::every;
 use crate::batch::Broker;
 use crate::domain::Seconds;
+use crate::metrics::Metrics;
 use crate::store::{DeadFilter, Error, Redrive};
 
 /// Dead rows of the narrow tables that are worth a vacuum: a few megabytes.
@@ -38,6 +39,12 @@ pub(super) fn start(broker: &Arc<Broker>, tracker: &TaskTracker, stop: &Cancella
     run(10, "prune", |broker| Box::pin(prune(broker)));
     run_each(RAISE, "raise", |broker| Box::pin(raise(broker)));
     run(60, "sweep", |broker| Box::pin(sweep(broker)));
+    run_each(Metrics::UPKEEP, "metrics", |broker| {
+        Box::pin(async move {
+            broker.store().metrics().upkeep();
+            Ok(())
+        })
+    });
     run(3, "vacuum", |broker| Box::pin(vacuum(broker)));
 }
 
@@ -108,6 +115,10 @@ async fn raise(broker: Arc<Broker>) -> Result<(), Error> {
 
 async fn sweep(broker: Arc<Broker>) -> Result<(), Error> {
     let violations = broker.store().watermark_violations().await?;
+    let metrics = broker.store().metrics();
+    metrics
+        .watermark_violations
+        .increment(u64::try_from(violations).unwrap_or(0));
     if violations > 0 {
         tracing::error!(
             violations,

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 /// here (`app`, `main`) may name all.
 const SEES: &[(&str, &[&str])] = &[
     ("domain", &[]),
-    ("store", &["domain"]),
+    ("store", &["domain", "metrics"]),
     ("batch", &["domain", "store"]),
     ("http", &["domain", "store", "batch"]),
-    ("workers", &["domain", "store", "batch"]),
+    ("workers", &["domain", "store", "batch", "metrics"]),
     ("embedded", &[]),
+    ("metrics", &[]),
     ("config", &["store"]),
     ("telemetry", &["config"]),
 ];
@@ -19,6 +20,7 @@ const SEES: &[(&str, &[&str])] = &[
 /// What only one room may know.
 const KNOWS: &[(&str, &str)] = &[
     ("sqlx", "store"),
+    ("metrics_exporter_prometheus", "metrics"),
     ("axum", "http"),
     ("utoipa", "http"),
     ("utoipa_axum", "http"),

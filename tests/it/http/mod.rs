@@ -10,6 +10,7 @@ mod dead_letters;
 mod extend;
 mod health;
 mod messages;
+mod metrics;
 mod nack;
 mod openapi;
 mod publish;

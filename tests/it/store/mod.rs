@@ -4,7 +4,11 @@ mod deletion;
 mod midnight;
 mod partitions;
 mod plans;
+mod priorities;
+mod rotation;
 mod schema;
+mod snapshots;
+mod ten_million;
 mod watermarks;
 
 use chrono::{DateTime, Utc};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider::domain::{Content, Headers, Message, QueueName, QueueSettings, Seconds};
+use postrider::domain::{QueueName, QueueSettings, Seconds};
 use postrider::store::{Error, Publish, Receiver, Settled, Store};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::store::{A_MINUTE_LATER, execute, number};
-use crate::support::{App, Database};
+use crate::support::{App, Database, message};
 
 /// A gateway over partitions of a thousand messages, and a store that can drop
 /// them, which the gateway's own does not within a minute.
@@ -22,7 +22,7 @@ async fn start() -> (App, Store) {
     (app, store)
 }
 
-async fn publish(app: &App, bodies: std::ops::Range<usize>) {
+pub(super) async fn publish(app: &App, bodies: std::ops::Range<usize>) {
     let messages: Vec<Value> = bodies.map(|n| json!({"body": n})).collect();
     app.post("/v1/queues/work/messages", json!({"messages": messages}))
         .await
@@ -30,7 +30,7 @@ async fn publish(app: &App, bodies: std::ops::Range<usize>) {
 }
 
 /// Receives so many messages and acks them; their bodies, in order.
-async fn work_off(app: &App, count: usize) -> Vec<usize> {
+pub(super) async fn work_off(app: &App, count: usize) -> Vec<usize> {
     let mut bodies = Vec::new();
     while bodies.len() < count {
         let max = (count - bodies.len()).min(1000);
@@ -49,7 +49,7 @@ async fn work_off(app: &App, count: usize) -> Vec<usize> {
 }
 
 /// Drops what can be dropped; the first id that still has a partition.
-async fn drop_partitions(database: &Database, store: &Store) -> i64 {
+pub(super) async fn drop_partitions(database: &Database, store: &Store) -> i64 {
     store.raise_watermarks_after(Duration::ZERO).await.unwrap();
     loop {
         match store.drop_partitions().await {
@@ -289,26 +289,9 @@ async fn publishing_past_the_last_partition_makes_the_next() {
         .await
         .unwrap()
         .queue;
-    let message = Message {
-        content: Content {
-            body: bytes::Bytes::from_static(b"1"),
-            content_type: None,
-        },
-        headers: Headers::new(),
-        key: None,
-        priority: 0,
-        delay: None,
-        deliver_at: None,
-        ttl: None,
-        dedup_id: None,
-        correlation_id: None,
-        reply_to: None,
-        traceparent: None,
-        tracestate: None,
-    };
     let batch = Publish {
         queue: Arc::clone(&queue),
-        messages: Arc::new(vec![message; 1000]),
+        messages: Arc::new(vec![message(1); 1000]),
     };
     for _ in 0..15 {
         let results = store.publish(std::slice::from_ref(&batch)).await.unwrap();

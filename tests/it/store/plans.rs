@@ -8,50 +8,95 @@ use crate::store::execute;
 use crate::support::Database;
 
 /// The planner's part of what the store sets on each of its connections.
-const SESSION: &str = "SET plan_cache_mode = 'force_generic_plan';
-    SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off";
+const SESSION: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off";
 
-/// The generic plan of a statement.
-async fn plan(connection: &mut PgConnection, name: &str) -> String {
+/// How a statement is planned.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Planned {
+    /// Once for all parameters, as the store has it.
+    Generic,
+    /// For these parameters, with so many rows.
+    For(usize),
+}
+
+async fn run(connection: &mut PgConnection, sql: String) -> Vec<String> {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
+}
+
+/// A parameter of this type, as SQL; an array of one has so many elements.
+async fn parameter(connection: &mut PgConnection, kind: &str, rows: usize) -> String {
+    let element = kind.strip_suffix("[]").unwrap_or(kind);
+    let value = match element {
+        "smallint" | "integer" | "bigint" | "double precision" | "text" => format!("n::{element}"),
+        "boolean" => "n > 0".to_owned(),
+        "bytea" => "n::text::bytea".to_owned(),
+        "jsonb" => "to_jsonb(n)".to_owned(),
+        "timestamp with time zone" => "now() + n * interval '1 s'".to_owned(),
+        other => panic!("what is a {other}?"),
+    };
+    // There are ten priorities whatever the batch.
+    let rows = if element == "smallint" { 10 } else { rows };
+    let literal = if element == kind {
+        // A limit, or the last queue.
+        format!("SELECT quote_literal({value}) FROM (VALUES ({rows})) AS v (n)")
+    } else {
+        format!("SELECT quote_literal(array_agg({value})::text) FROM generate_series(1, {rows}) n")
+    };
+    format!("{}::{kind}", run(connection, literal).await[0])
+}
+
+/// The plan of a statement.
+async fn plan(connection: &mut PgConnection, name: &str, planned: Planned) -> String {
     let (_, statement) = Store::statements()
         .into_iter()
         .find(|(known, _)| *known == name)
         .unwrap();
-    let mut run = async |sql: String| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap()
-    };
-    run(format!("PREPARE {name} AS {statement}")).await;
-    let parameters = run(format!(
-        "SELECT cardinality(parameter_types)::text FROM pg_prepared_statements
-         WHERE name = '{name}'"
-    ))
-    .await;
-    let count: usize = parameters[0].get::<&str, _>(0).parse().unwrap();
-    let nulls = vec!["NULL"; count].join(", ");
-    let lines = run(format!("EXPLAIN (COSTS OFF) EXECUTE {name}({nulls})")).await;
-    run(format!("DEALLOCATE {name}")).await;
-    let lines: Vec<&str> = lines.iter().map(|row| row.get(0)).collect();
+    run(connection, format!("PREPARE {name} AS {statement}")).await;
+    let types = format!(
+        "SELECT unnest(parameter_types)::text FROM pg_prepared_statements WHERE name = '{name}'"
+    );
+    let mut parameters = Vec::new();
+    for kind in run(connection, types).await {
+        parameters.push(match planned {
+            Planned::Generic => "NULL".to_owned(),
+            Planned::For(rows) => parameter(connection, &kind, rows).await,
+        });
+    }
+    let parameters = parameters.join(", ");
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE {name}({parameters})");
+    let lines = run(connection, explain).await;
+    run(connection, format!("DEALLOCATE {name}")).await;
     lines.join("\n")
 }
 
-/// Whether a plan walks through a whole hot table.
+/// Whether a plan walks through a whole hot table, or a whole index of one.
 fn reads_all(plan: &str) -> bool {
-    plan.lines().any(|line| {
+    let lines: Vec<&str> = plan.lines().collect();
+    lines.iter().enumerate().any(|(at, line)| {
         let hot = ["ready", "parked", "messages"]
             .iter()
             .any(|table| line.contains(&format!(" on {table}")));
-        hot && (line.contains("Seq Scan") || line.contains("Bitmap Heap Scan"))
+        let mut details = lines[at + 1..].iter().take_while(|l| !l.contains("->"));
+        let bounded = line.contains("Tid Scan")
+            || line.contains("Index") && details.any(|detail| detail.contains("Index Cond:"));
+        hot && line.contains("Scan") && !bounded
     })
 }
 
-async fn check(connection: &mut PgConnection) {
-    sqlx::raw_sql(SESSION)
-        .execute(&mut *connection)
-        .await
-        .unwrap();
+/// Checks the plans of all hot statements.
+pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
+    let mode = match planned {
+        Planned::Generic => "generic",
+        Planned::For(_) => "custom",
+    };
+    let session = format!("{SESSION}; SET plan_cache_mode = 'force_{mode}_plan'");
+    run(connection, session).await;
     for (name, scans) in [
         (
             "claim",
@@ -105,10 +150,16 @@ async fn check(connection: &mut PgConnection) {
         ("next_due", &["using parked_by_wake on parked"]),
         ("due_floors", &["using parked_by_wake on parked"]),
     ] {
-        let plan = plan(connection, name).await;
-        assert!(!reads_all(&plan), "{name} reads a whole table:\n{plan}");
+        let plan = plan(connection, name, planned).await;
+        assert!(
+            !reads_all(&plan),
+            "{name} ({planned:?}) reads a whole table:\n{plan}"
+        );
         for scan in scans {
-            assert!(plan.contains(scan), "{name} has no {scan}:\n{plan}");
+            assert!(
+                plan.contains(scan),
+                "{name} ({planned:?}) has no {scan}:\n{plan}"
+            );
         }
         // In order from the index: a sort would read the whole backlog first.
         if matches!(name, "claim" | "due" | "browse_ready" | "overflow") {
@@ -116,9 +167,17 @@ async fn check(connection: &mut PgConnection) {
             let next = limited.lines().find(|line| line.contains("->"));
             assert!(
                 !next.is_some_and(|line| line.contains("Sort")),
-                "{name} sorts before its limit:\n{plan}"
+                "{name} ({planned:?}) sorts before its limit:\n{plan}"
             );
         }
+    }
+}
+
+/// Checks all ways of planning, on a connection that knows nothing yet.
+pub(super) async fn check_anew(database: &Database) {
+    let mut connection = database.connect().await;
+    for planned in [Planned::Generic, Planned::For(1), Planned::For(1000)] {
+        check(&mut connection, planned).await;
     }
 }
 
@@ -126,24 +185,33 @@ async fn check(connection: &mut PgConnection) {
 async fn hot_statements_use_their_indexes_whatever_the_statistics_say() {
     let database = Database::migrated().await;
     let mut connection = database.connect().await;
-    // On empty tables.
-    check(&mut connection).await;
-    for filling in [
-        "INSERT INTO postrider.messages (id, body)
-         SELECT n, '1' FROM generate_series(1, 200000) AS n",
-        "INSERT INTO postrider.ready (queue_id, priority, position, message_id, expires_at)
-         SELECT 1 + n % 3, n % 10, n, n, now() + interval '1 day'
-         FROM generate_series(1, 200000) AS n",
-        "INSERT INTO postrider.parked (queue_id, message_id, wake_at, expires_at, priority)
-         SELECT 1 + n % 3, n, now() + interval '1 hour', now() + interval '1 day', 0
-         FROM generate_series(200001, 250000) AS n",
-    ] {
-        execute(&database, filling).await;
+    check(&mut connection, Planned::Generic).await;
+    // On empty tables, on tiny ones, and on full ones that the planner thinks
+    // are empty: anew and cached.
+    check_anew(&database).await;
+    for (from, to) in [(1, 20), (21, 200_000)] {
+        for filling in [
+            format!(
+                "INSERT INTO postrider.messages (id, body)
+                 SELECT n, '1' FROM generate_series({from}, {to}) AS n"
+            ),
+            format!(
+                "INSERT INTO postrider.ready (queue_id, priority, position, message_id, expires_at)
+                 SELECT 1000 + n % 3, n % 10, n, n, now() + interval '1 day'
+                 FROM generate_series({from}, {to}) AS n"
+            ),
+            format!(
+                "INSERT INTO postrider.parked (queue_id, message_id, wake_at, expires_at, priority)
+                 SELECT 1000 + n % 3, n, now() + interval '1 hour', now() + interval '1 day', 0
+                 FROM generate_series({from}, {to}) AS n WHERE n % 4 = 0"
+            ),
+        ] {
+            execute(&database, filling).await;
+        }
+        check_anew(&database).await;
+        check(&mut connection, Planned::Generic).await;
     }
-    // On full ones that the planner thinks are empty, anew and cached.
-    check(&mut database.connect().await).await;
-    check(&mut connection).await;
     // And when it knows better.
     execute(&database, "ANALYZE postrider.ready, postrider.parked").await;
-    check(&mut database.connect().await).await;
+    check_anew(&database).await;
 }
