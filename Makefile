@@ -10,11 +10,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PRINT_OPENAPI = mkdir -p $(TARGET) && cargo run --quiet --locked -- openapi > $(TARGET)/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test openapi check check-fmt check-clippy check-doc check-openapi
+.PHONY: help setup run test bench bench-smoke soak openapi check check-fmt check-clippy check-doc check-openapi
 
 help: ## what there is to type
 	@echo 'usage: make TARGET'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is missing: a C compiler, Postgres' server programs
 	@scripts/setup
@@ -27,6 +27,15 @@ run: setup ## build it, and serve on 127.0.0.1:8080 with a Postgres of its own
 
 test: setup ## run every test; they start a Postgres of their own
 	cargo test --locked
+
+bench: setup ## measure, beside what the machine allows; some eight minutes and a release build
+	cargo bench --locked --profile dist --bench bench -- $(ARGS)
+
+bench-smoke: setup ## each line of the benchmark for an instant, to see that it works
+	cargo bench --locked --profile dev --bench bench -- --smoke --out $(TARGET)/bench-smoke
+
+soak: setup ## ten minutes at full speed: does the rate hold, do the tables stay small?
+	cargo bench --locked --profile dist --bench bench -- --soak 10
 
 openapi: ## write openapi/openapi.json anew from the code
 	$(PRINT_OPENAPI)

@@ -43,7 +43,22 @@ fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
         .context("starting threads")
 }
 
+/// Each waiting receiver is an open file, and the usual soft limit is 1,024: up
+/// to the hard one, which is there for programs that do so.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
+}
+
 async fn serve(config: &Config) -> anyhow::Result<()> {
+    raise_open_files();
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     // A signal also ends the wait for a database that is away.
