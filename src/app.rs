@@ -51,7 +51,7 @@ pub struct App {
     stop: CancellationToken,
     /// Cancelled when the requests in hand are answered.
     stop_writers: CancellationToken,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     tracker: TaskTracker,
     database: Database,
 }

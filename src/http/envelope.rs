@@ -1,0 +1,140 @@
+//! The outermost layer: gives each request an id and each error its shape.
+//!
+//! A service of its own rather than layers of the router: those box a future
+//! each and keep the request in it, which made half of what a waiting receiver
+//! takes besides its connection's buffers.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use axum::response::IntoResponse as _;
+use futures_util::TryFutureExt as _;
+use tower::Service;
+use tower_http::catch_panic::CatchPanic;
+
+use super::problem::Problem;
+use super::{Gateway, openapi};
+
+/// What makes an answer of a panic.
+type OnPanic = fn(Box<dyn Any + Send>) -> axum::response::Response;
+
+/// The whole HTTP interface.
+#[derive(Clone)]
+pub(super) struct Interface(CatchPanic<Router, OnPanic>);
+
+impl Interface {
+    pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
+        let (router, document) = openapi::routes(gateway).split_for_parts();
+        let document = openapi::complete(document);
+        let router = router
+            .with_state(Arc::clone(gateway))
+            .merge(openapi::swagger_ui(document));
+        Self(CatchPanic::custom(router, |_| {
+            Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }))
+    }
+}
+
+impl<B> Service<Request<B>> for Interface
+where
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // A router always is.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let request_id = request_id(&request);
+        let line = Line::of(&request);
+        // Not in an async block: that would have room for the answer's future
+        // twice.
+        let answer = self.0.call(request.map(Body::new));
+        Box::pin(answer.map_ok(|response| finish(response.map(Body::new), request_id, line)))
+    }
+}
+
+/// Writes the problem, the log's line and the id.
+fn finish(
+    mut response: Response<Body>,
+    request_id: HeaderValue,
+    line: Option<Line>,
+) -> Response<Body> {
+    let problem = response.extensions_mut().remove::<Problem>().or_else(|| {
+        let is_error = response.status().is_client_error() || response.status().is_server_error();
+        is_error.then(|| Problem::of_status(response.status()))
+    });
+    if let Some(problem) = &problem {
+        response = problem.render(request_id.to_str().unwrap_or_default(), response);
+    }
+    if let Some(line) = line {
+        line.write(&response, problem.as_ref(), &request_id);
+    }
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    response
+}
+
+/// A line of the log; made only if it will be written: this is on the way of
+/// every request.
+struct Line(Box<(Instant, Method, String)>);
+
+impl Line {
+    fn of<B>(request: &Request<B>) -> Option<Self> {
+        tracing::enabled!(tracing::Level::DEBUG).then(|| {
+            Self(Box::new((
+                Instant::now(),
+                request.method().clone(),
+                request.uri().path().to_owned(),
+            )))
+        })
+    }
+
+    fn write(self, response: &Response<Body>, problem: Option<&Problem>, request_id: &HeaderValue) {
+        let (started, method, path) = *self.0;
+        tracing::debug!(
+            %method,
+            path,
+            status = response.status().as_u16(),
+            code = problem.map(Problem::code),
+            detail = problem.map(Problem::detail),
+            request_id = request_id.to_str().ok(),
+            milliseconds = started.elapsed().as_secs_f64() * 1000.0,
+            "request"
+        );
+    }
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The caller's id if it is sane (1 to 128 visible ASCII characters without
+/// quotes), a fresh one otherwise.
+fn request_id<B>(request: &Request<B>) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        (1..=128).contains(&value.len())
+            && value
+                .as_bytes()
+                .iter()
+                .all(|c| c.is_ascii_graphic() && !b"\"\\<>".contains(c))
+    };
+    request
+        .headers()
+        .get(X_REQUEST_ID)
+        .filter(sane)
+        .cloned()
+        .unwrap_or_else(|| {
+            HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>()))
+                .unwrap_or(HeaderValue::from_static("none"))
+        })
+}
