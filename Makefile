@@ -29,7 +29,7 @@ test: setup ## run every test; they start a Postgres of their own
 	cargo test --locked
 
 bench: setup ## measure, beside what the machine allows; some eight minutes and a release build
-	cargo bench --locked --profile dist --bench bench -- $(ARGS)
+	cargo bench --locked --profile dist --bench bench $(if $(findstring --peer-rabbitmq,$(ARGS)),--features peer-rabbitmq) -- $(ARGS)
 
 bench-smoke: setup ## each line of the benchmark for an instant, to see that it works
 	cargo bench --locked --profile dev --bench bench -- --smoke --out $(TARGET)/bench-smoke

@@ -17,7 +17,7 @@ use metrics_exporter_prometheus::{
 const BATCH_ROWS: &str = "postrider_batch_rows";
 /// Time of one statement.
 const BATCH_SECONDS: &str = "postrider_batch_duration_seconds";
-/// Lanes with a message below their watermark.
+/// Lanes and queues with a message below their watermark.
 const VIOLATIONS: &str = "postrider_watermark_violations_total";
 /// Vacuums of the narrow tables.
 const VACUUMS: &str = "postrider_vacuums_total";
@@ -48,14 +48,22 @@ pub struct Metrics {
     pub settle: Batches,
     /// `postrider_batch_*{verb="extend"}`.
     pub extend: Batches,
-    /// `postrider_watermark_violations_total`: must stay 0.
-    pub watermark_violations: Counter,
+    /// `postrider_watermark_violations_total{table}`: must stay 0.
+    pub watermark_violations: Violations,
     /// `postrider_vacuums_total`.
     pub vacuums: Counter,
     /// `postrider_vacuum_duration_seconds`.
     pub vacuum_seconds: Histogram,
     /// `postrider_dead_rows`.
     pub dead_rows: Gauge,
+}
+
+/// What lay below a watermark, by table.
+pub struct Violations {
+    /// Lanes with a ready message there.
+    pub ready: Counter,
+    /// Queues with a parked one.
+    pub parked: Counter,
 }
 
 /// The statements of one verb.
@@ -107,12 +115,20 @@ impl Default for Metrics {
             ack: batches(&recorder, "ack"),
             settle: batches(&recorder, "settle"),
             extend: batches(&recorder, "extend"),
-            watermark_violations: recorder.register_counter(&key(VIOLATIONS), &METADATA),
+            watermark_violations: Violations {
+                ready: violations(&recorder, "ready"),
+                parked: violations(&recorder, "parked"),
+            },
             vacuums: recorder.register_counter(&key(VACUUMS), &METADATA),
             vacuum_seconds: recorder.register_histogram(&key(VACUUM_SECONDS), &METADATA),
             dead_rows: recorder.register_gauge(&key(DEAD_ROWS), &METADATA),
         }
     }
+}
+
+fn violations(recorder: &PrometheusRecorder, table: &'static str) -> Counter {
+    let key = Key::from_parts(VIOLATIONS, vec![Label::new("table", table)]);
+    recorder.register_counter(&key, &METADATA)
 }
 
 fn batches(recorder: &PrometheusRecorder, verb: &'static str) -> Batches {

@@ -16,6 +16,7 @@ mod latency;
 mod lines;
 mod load;
 mod machine;
+mod peers;
 mod report;
 mod soak;
 
@@ -27,6 +28,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use gateway::Gateway;
+use peers::Peers;
 use report::{Line, Report, Target};
 
 #[derive(Parser)]
@@ -47,6 +49,8 @@ struct Options {
     /// Where bench.json, bench.md and bench.svg go
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+    #[command(flatten)]
+    peers: Peers,
     /// What cargo adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -140,7 +144,8 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         postgres: String::new(),
     };
     writeln!(std::io::stderr(), "{}", report::HEAD)?;
-    bench.measure().await?;
+    let pgbench = bench.measure().await?;
+    bench.peers(&options.peers, pgbench).await?;
     let report = Report {
         command: if options.smoke {
             "make bench-smoke"
@@ -200,7 +205,8 @@ impl Bench {
         self.lines.push(line);
     }
 
-    async fn measure(&mut self) -> anyhow::Result<()> {
+    /// All lines; answers with pgbench's rate.
+    async fn measure(&mut self) -> anyhow::Result<f64> {
         let floor = lines::floor(&self.scale).await?;
         self.add(Line::rate(
             "floor: an axum handler that does nothing, 64 connections",
@@ -227,7 +233,34 @@ impl Bench {
         self.wal().await?;
         self.latency().await?;
         self.held_snapshot().await?;
-        self.idle().await
+        self.idle().await?;
+        Ok(pgbench)
+    }
+
+    /// The same work on others; the ratio is Postrider's rate to theirs.
+    async fn peers(&mut self, peers: &Peers, pgbench: f64) -> anyhow::Result<()> {
+        let time = (self.scale.warm_up + self.scale.line).as_secs_f64();
+        for (name, peer) in peers.all() {
+            for (what, work) in peers::LINES {
+                if !self.wants(what) {
+                    continue;
+                }
+                let factor = if what.contains("one by one") {
+                    1.5
+                } else {
+                    4.0
+                };
+                let enough = round_up(pgbench * factor * time);
+                let rate = peer.run(&self.scale, work, enough).await?;
+                let ours = self.lines.iter().find(|line| line.what == what);
+                let ours = ours.map(|line| line.value / rate.per_second);
+                let mut line = Line::rate(&format!("{name}: {what}"), &rate);
+                line.cores = None;
+                line.postrider = ours;
+                self.add(line);
+            }
+        }
+        Ok(())
     }
 
     async fn publishes(&mut self, floors: Floors) -> anyhow::Result<()> {

@@ -35,6 +35,9 @@ pub(crate) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cores: Option<Cpu>,
     pub(crate) targets: Vec<Target>,
+    /// How many times that of Postrider's line, for one of a peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) postrider: Option<f64>,
 }
 
 /// What a value has to reach, and did.
@@ -105,6 +108,7 @@ impl Line {
             p99_ms: None,
             cores: None,
             targets: Vec::new(),
+            postrider: None,
         }
     }
 
@@ -115,7 +119,10 @@ impl Line {
 
     /// For the terminal, as soon as it is there.
     pub(crate) fn row(&self) -> String {
-        let targets: Vec<String> = self.targets.iter().map(Target::text).collect();
+        let mut targets: Vec<String> = self.targets.iter().map(Target::text).collect();
+        if let Some(ratio) = self.postrider {
+            targets.push(format!("Postrider: {ratio:.2} of it"));
+        }
         let milliseconds =
             |value: Option<f64>| value.map_or(String::new(), |ms| format!("{ms:.2}"));
         let cores = self.cores.map_or(String::new(), |cpu| {
@@ -190,8 +197,8 @@ impl Report {
 
     /// The rates as bars.
     fn picture(&self) -> Document {
-        const WIDTH: f64 = 860.0;
-        const LEFT: f64 = 380.0;
+        const WIDTH: f64 = 960.0;
+        const LEFT: f64 = 480.0;
         const ROW: f64 = 26.0;
         let rates: Vec<&Line> = self.lines.iter().filter(|line| line.unit == "/s").collect();
         let most = rates.iter().map(|line| line.value).fold(1.0, f64::max);
@@ -217,7 +224,7 @@ impl Report {
             .add(text(LEFT, 20.0, "start", "messages a second".to_owned()));
         let mut y = 32.0;
         for line in rates {
-            let is_floor = line.cores.is_none_or(|cpu| cpu.postgres == 0.0);
+            let is_ours = line.cores.is_some_and(|cpu| cpu.postgres > 0.0);
             picture = picture
                 .add(text(LEFT - 8.0, y + 15.0, "end", line.what.clone()))
                 .add(
@@ -226,7 +233,7 @@ impl Report {
                         .set("y", y + 2.0)
                         .set("width", scale(line.value))
                         .set("height", ROW - 8.0)
-                        .set("fill", if is_floor { "#b8b8b8" } else { "#2a6f97" }),
+                        .set("fill", if is_ours { "#2a6f97" } else { "#b8b8b8" }),
                 )
                 .add(text(
                     LEFT + scale(line.value) + 6.0,

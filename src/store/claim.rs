@@ -80,7 +80,7 @@ impl Store {
             .bind(i64::try_from(owner.len()).unwrap_or(i64::MAX))
             .bind(lease_ms)
             .bind(tokens)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         self.watermarks.claimed(rows.len());
         self.metrics.claim.record(rows.len(), began);

@@ -78,6 +78,7 @@ pub use gateways::Announcements;
 pub use publish::{Publish, PublishResult, Published, Refusal};
 pub use queues::{Put, Queue};
 pub use settle::{Fate, Settle, Settled};
+pub use watermark::Violations;
 
 use crate::metrics::Metrics;
 
@@ -107,6 +108,10 @@ const SESSION: &str = "
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    /// For publish, claim and the ends of leases: a few connections that are
+    /// always busy, so that what their sessions have cached is warm, and that no
+    /// listing or sweep holds.
+    hot: PgPool,
     queues: Arc<queues::Cache>,
     watermarks: Arc<watermark::Watermarks>,
     metrics: Arc<Metrics>,
@@ -122,31 +127,11 @@ impl Store {
     #[must_use]
     pub fn new(options: ConnectOptions, connections: u32, partition_size: i64) -> Self {
         let options = options.disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .min_connections(1)
-            .acquire_timeout(Duration::from_secs(5))
-            .max_lifetime(Duration::from_hours(1))
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                // A ping before every statement would cost a round trip each; one
-                // for connections that rested is enough to notice a restart.
-                Box::pin(async move {
-                    if meta.idle_for > Duration::from_secs(1) {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    sqlx::raw_sql(SESSION).execute(connection).await?;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options);
+        // A dozen taken in turn do a tenth less than four.
+        let hot = (connections / 3).max(1);
         Self {
-            pool,
+            pool: pool(options.clone(), connections - hot),
+            hot: pool(options, hot),
             queues: Arc::default(),
             watermarks: Arc::default(),
             metrics: Arc::default(),
@@ -279,7 +264,7 @@ impl Store {
 
     /// Closes all connections, once those in use are given back.
     pub async fn close(&self) {
-        self.pool.close().await;
+        tokio::join!(self.pool.close(), self.hot.close());
     }
 
     /// The metrics of this gateway.
@@ -293,6 +278,33 @@ impl Store {
     pub fn watermarks(&self) -> &watermark::Watermarks {
         &self.watermarks
     }
+}
+
+/// Connections that are made when needed.
+fn pool(options: ConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .max_lifetime(Duration::from_hours(1))
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            // A ping before every statement would cost a round trip each; one
+            // for connections that rested is enough to notice a restart.
+            Box::pin(async move {
+                if meta.idle_for > Duration::from_secs(1) {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(SESSION).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 /// Declares the statements of a module: a constant each, and the list of all.

@@ -154,7 +154,7 @@ impl Store {
             query = query.bind(&columns.dedup_id).bind(&columns.dedup_window_ms);
         }
         let began = Instant::now();
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(&self.hot).await?;
         self.metrics.publish.record(rows.len(), began);
         Ok(rows)
     }
@@ -170,7 +170,7 @@ impl Store {
         let rows = sqlx::query(PUBLISH_DUPLICATES)
             .bind(&queue_ids)
             .bind(&dedup_ids)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         for row in rows {
             let at = unseen[place(row.try_get("ord")?)];
@@ -218,7 +218,7 @@ impl Store {
         let rows = sqlx::query(ROOM)
             .bind(ids)
             .bind(self.watermarks.tallies())
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         rows.iter()
             .map(|row| {
@@ -254,7 +254,7 @@ impl Store {
                 sqlx::query(OVERFLOW)
                     .bind(queue_id)
                     .bind(i64::try_from(excess).unwrap_or(i64::MAX))
-                    .execute(&self.pool)
+                    .execute(&self.hot)
                     .await?;
             }
         }

@@ -68,7 +68,7 @@ impl Store {
             .bind(queue_ids)
             .bind(message_ids)
             .bind(tokens)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         self.metrics.ack.record(rows.len(), began);
         let mut acked = HashSet::with_capacity(rows.len());
@@ -139,7 +139,7 @@ impl Store {
                     .map(|item| item.error.as_deref())
                     .collect::<Vec<_>>(),
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         self.metrics.settle.record(rows.len(), began);
         let mut done = HashSet::with_capacity(rows.len());
@@ -186,7 +186,7 @@ impl Store {
             .bind(message_ids)
             .bind(tokens)
             .bind(lease_ms)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         self.metrics.extend.record(rows.len(), began);
         let mut extended = HashMap::with_capacity(rows.len());
@@ -232,7 +232,7 @@ impl Store {
             .bind(message_ids)
             .bind(tokens)
             .bind(vec![is_ack; late.len()])
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         for (row, at) in rows.iter().zip(late) {
             let fate = row.try_get::<&str, _>("fate")?;

@@ -40,6 +40,7 @@ statements! {
     FLOORS = "floors";
     BELOW_FLOORS = "below_floors";
     DUE_FLOORS = "due_floors";
+    BELOW_WAKES = "below_wakes";
 }
 
 /// Longer than any statement that draws a position can run: `statement_timeout`
@@ -55,6 +56,9 @@ const WORTH_A_LOOK: usize = 2000;
 
 /// How long looks wait if less has been claimed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long they wait if nothing has: floors then only keep up with the time.
+const LOOK_AT_REST: Duration = Duration::from_secs(10);
 
 /// Between this machine's clock and the database's, for durations of minutes.
 const SLACK: Duration = Duration::from_secs(5);
@@ -77,6 +81,15 @@ impl Watermark {
         let to = first_alive.map_or(settled, |alive| alive.min(settled));
         self.floor = self.floor.max(to);
     }
+}
+
+/// What the sweep found below the watermarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violations {
+    /// Lanes with a ready message there.
+    pub ready: i64,
+    /// Queues with a parked one.
+    pub parked: i64,
 }
 
 /// The watermarks of one gateway. They start at zero and only rise.
@@ -245,8 +258,12 @@ impl Watermarks {
 
 impl State {
     fn wants_all(&self) -> bool {
-        self.looked
-            .is_none_or(|looked| looked.elapsed() >= LOOK_EVERY)
+        let every = if self.claimed > 0 {
+            LOOK_EVERY
+        } else {
+            LOOK_AT_REST
+        };
+        self.looked.is_none_or(|looked| looked.elapsed() >= every)
     }
 
     /// Adds a note, and takes away those that have settled; answers with the
@@ -390,20 +407,30 @@ impl Store {
         Ok(())
     }
 
-    /// How many of this gateway's lanes have a ready message below their
-    /// watermark. Must be none: such a message would wait for another gateway
-    /// or a restart.
+    /// What lies below this gateway's watermarks. Must be nothing: such a
+    /// message would wait for another gateway or a restart.
     ///
     /// # Errors
     /// Any.
-    pub async fn watermark_violations(&self) -> Result<i64, Error> {
+    pub async fn watermark_violations(&self) -> Result<Violations, Error> {
         let (queue_ids, priorities, floors) = self.watermarks.columns(true, i64::MAX);
-        let row = sqlx::query(BELOW_FLOORS)
+        let ready = sqlx::query_scalar(BELOW_FLOORS)
             .bind(queue_ids)
             .bind(priorities)
             .bind(floors)
             .fetch_one(&self.pool)
             .await?;
-        Ok(row.try_get(0)?)
+        let (queue_ids, mut seconds) = self.watermarks.wake_columns();
+        // As long as a connection may be waited for, so that what became due
+        // meanwhile is not taken for a violation.
+        for ago in &mut seconds {
+            *ago += SLACK.as_secs_f64();
+        }
+        let parked = sqlx::query_scalar(BELOW_WAKES)
+            .bind(queue_ids)
+            .bind(seconds)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(Violations { ready, parked })
     }
 }

@@ -11,7 +11,7 @@ use super::every;
 use crate::batch::Broker;
 use crate::domain::Seconds;
 use crate::metrics::Metrics;
-use crate::store::{DeadFilter, Error, Redrive};
+use crate::store::{DeadFilter, Error, Redrive, Violations};
 
 /// Dead rows of the narrow tables that are worth a vacuum: a few megabytes.
 const DEAD_ROWS: i64 = 50_000;
@@ -114,14 +114,14 @@ async fn raise(broker: Arc<Broker>) -> Result<(), Error> {
 }
 
 async fn sweep(broker: Arc<Broker>) -> Result<(), Error> {
-    let violations = broker.store().watermark_violations().await?;
-    let metrics = broker.store().metrics();
-    metrics
-        .watermark_violations
-        .increment(u64::try_from(violations).unwrap_or(0));
-    if violations > 0 {
+    let Violations { ready, parked } = broker.store().watermark_violations().await?;
+    let metrics = &broker.store().metrics().watermark_violations;
+    metrics.ready.increment(u64::try_from(ready).unwrap_or(0));
+    metrics.parked.increment(u64::try_from(parked).unwrap_or(0));
+    if ready > 0 || parked > 0 {
         tracing::error!(
-            violations,
+            ready,
+            parked,
             "messages lie below a watermark: please report this"
         );
     }

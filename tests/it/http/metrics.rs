@@ -16,7 +16,8 @@ async fn what_must_stay_zero_is_there_from_the_start() {
     );
     for line in [
         "# TYPE postrider_watermark_violations_total counter",
-        "postrider_watermark_violations_total 0",
+        "postrider_watermark_violations_total{table=\"ready\"} 0",
+        "postrider_watermark_violations_total{table=\"parked\"} 0",
         "postrider_vacuums_total 0",
         "postrider_batch_rows_count{verb=\"publish\"} 0",
     ] {

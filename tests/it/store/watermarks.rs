@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use postrider::store::Store;
+use postrider::store::{Store, Violations};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -43,8 +43,12 @@ async fn drain(app: &App) -> BTreeSet<usize> {
 /// the queue.
 async fn raise(store: &Store, queue: i64) -> [i64; 10] {
     store.raise_watermarks_after(Duration::ZERO).await.unwrap();
-    assert_eq!(store.watermark_violations().await.unwrap(), 0);
+    assert_eq!(store.watermark_violations().await.unwrap(), found(0, 0));
     store.watermarks().lanes(queue).1
+}
+
+fn found(ready: i64, parked: i64) -> Violations {
+    Violations { ready, parked }
 }
 
 async fn run(connection: &mut PgConnection, sql: &'static str) {
@@ -157,7 +161,7 @@ async fn the_floor_does_not_pass_a_position_that_is_not_committed_yet() {
             .all(|floor| *floor > slow_position)
     })
     .await;
-    assert_eq!(store.watermark_violations().await.unwrap(), 0);
+    assert_eq!(store.watermark_violations().await.unwrap(), found(0, 0));
 }
 
 /// Without the wait, such a message is lost to this gateway: and counted.
@@ -175,12 +179,12 @@ async fn a_message_below_the_floor_is_counted_as_a_violation() {
     drain(&app).await;
     raise(store, queue).await;
     run(&mut slow, "COMMIT").await;
-    assert_eq!(store.watermark_violations().await.unwrap(), 1);
+    assert_eq!(store.watermark_violations().await.unwrap(), found(1, 0));
     assert_eq!(drain(&app).await, BTreeSet::new());
     // Another gateway, or this one after a restart, finds it.
     let other = app.another().await;
     assert_eq!(other.receive_one("work").await["body"], 4711);
-    assert_eq!(store.watermark_violations().await.unwrap(), 0);
+    assert_eq!(store.watermark_violations().await.unwrap(), found(0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,6 +210,27 @@ async fn the_floor_of_wake_times_hides_no_parked_message() {
             bodies.insert(message["body"].as_u64().unwrap());
         }
     }
+}
+
+/// No statement parks a message in the past; if one did, this gateway would not
+/// look there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_message_before_the_floor_is_counted_as_a_violation() {
+    let app = App::start().await;
+    let store = app.app.store();
+    app.queue("work", json!({})).await;
+    let queue = queue_id(&app.database, "work").await;
+    app.post(
+        "/v1/queues/work/messages",
+        json!({"body": 1, "delay_seconds": 3600}),
+    )
+    .await
+    .expect(StatusCode::CREATED);
+    drain(&app).await;
+    raise(store, queue).await;
+    let backdate = "UPDATE postrider.parked SET wake_at = now() - interval '1 day'";
+    run(&mut app.database.connect().await, backdate).await;
+    assert_eq!(store.watermark_violations().await.unwrap(), found(0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
