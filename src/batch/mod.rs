@@ -16,8 +16,10 @@ mod hints;
 mod receivers;
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -242,11 +244,11 @@ where
     }
 
     async fn answer(&self, items: Arc<Vec<I>>, replies: Vec<oneshot::Sender<Result<O, Error>>>) {
-        let mut result = (self.run)(Arc::clone(&items)).await;
+        let mut result = caught((self.run)(Arc::clone(&items))).await;
         if let Err(error) = &result
             && error.is_retryable()
         {
-            result = (self.run)(Arc::clone(&items)).await;
+            result = caught((self.run)(Arc::clone(&items))).await;
         }
         match result {
             Ok(answers) => {
@@ -262,7 +264,7 @@ where
                     return;
                 };
                 for (item, reply) in items.into_iter().zip(replies) {
-                    let answer = (self.run)(Arc::new(vec![item])).await;
+                    let answer = caught((self.run)(Arc::new(vec![item]))).await;
                     let _ = reply.send(
                         answer.and_then(|mut answers| answers.pop().ok_or(Error::Overloaded)),
                     );
@@ -275,4 +277,12 @@ where
             }
         }
     }
+}
+
+/// A bug must not end the task that serves everybody.
+async fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or(Err(Error::Panicked))
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
+use super::caught;
 use super::due::DueSchedule;
 use super::hints::Hints;
 use crate::domain::{Disposition, Lease};
@@ -221,7 +222,7 @@ impl Inner {
     async fn claim_for_line(self: Arc<Self>, queue_id: i64) {
         while let Some(front) = self.front(queue_id) {
             let wishes: Vec<Receiver> = front.iter().map(|waiter| waiter.wish).collect();
-            match self.store.claim(queue_id, &wishes).await {
+            match caught(self.store.claim(queue_id, &wishes)).await {
                 Ok(claimed) => {
                     if claimed.outlived > 0 {
                         self.due.note(queue_id, Duration::ZERO);

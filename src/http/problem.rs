@@ -276,6 +276,10 @@ impl From<store::Error> for Problem {
                 tracing::error!(error = ?source, "the database refused a statement");
                 Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
             }
+            store::Error::Panicked => {
+                // The panic itself is in the log.
+                Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
+            }
             store::Error::Migrate(_) | store::Error::TooOld(_) => {
                 tracing::error!(%error, "the database does not fit this version");
                 Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)

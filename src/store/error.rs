@@ -23,6 +23,10 @@ pub enum Error {
     /// Anything else: a bug, or a schema that somebody changed.
     #[error("the database answered with an error: {0}")]
     Inconsistent(Arc<sqlx::Error>),
+    /// The code that ran the statement panicked; what the statement did is not
+    /// known.
+    #[error("the gateway has a bug: its log says where")]
+    Panicked,
     /// The server is older than what the statements need.
     #[error("Postgres {0} is too old: Postrider needs 14 or newer")]
     TooOld(String),

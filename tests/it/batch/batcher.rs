@@ -39,6 +39,8 @@ fn job(number: u32) -> Job {
 const BAD: u32 = 13;
 /// And such, as one that did not get through to the database does.
 const AWAY: u32 = 14;
+/// And such panic.
+const BUG: u32 = 15;
 
 const ROOMY: Bounds = Bounds {
     writers: 1,
@@ -80,6 +82,7 @@ impl Bench {
                 if numbers.contains(&AWAY) {
                     return Err(sqlx::Error::PoolTimedOut.into());
                 }
+                assert!(!numbers.contains(&BUG), "a bug, for the test");
                 Ok(numbers.into_iter().map(|number| number * 10).collect())
             }
         });
@@ -246,6 +249,21 @@ async fn when_the_database_is_away_the_whole_batch_hears_it_once_and_the_next_go
     assert_eq!(bench.batcher.call(job(3)).await.unwrap(), 30);
     // Whether it was done is not known, so it is not done again.
     assert_eq!(bench.ended(), [vec![0], vec![1, AWAY, 2], vec![3]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_fails_its_batch_and_the_writer_goes_on() {
+    let bench = Bench::start(ROOMY);
+    let first = bench.occupied().await;
+    let calls = bench.ask_each([1, BUG, 2].map(job)).await;
+    bench.permits.add_permits(100);
+    first.await.unwrap();
+    for answer in answers(calls).await {
+        assert!(matches!(answer, Err(Error::Panicked)), "{answer:?}");
+    }
+    assert_eq!(bench.batcher.call(job(3)).await.unwrap(), 30);
+    // Its statement may have taken effect, so it is not done again.
+    assert_eq!(bench.ended(), [vec![0], vec![1, BUG, 2], vec![3]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
