@@ -228,10 +228,14 @@ impl Broker {
         for (disposition, result) in dispositions.into_iter().zip(&results) {
             match disposition {
                 _ if *result != Settled::Done => {}
-                Disposition::Requeue(wait) if wait > Seconds::ZERO => {
+                Disposition::Requeue(wait) | Disposition::Postpone(wait)
+                    if wait > Seconds::ZERO =>
+                {
                     self.due.note(queue.id, wait.to_duration());
                 }
-                Disposition::Requeue(_) | Disposition::Release => any_ready = true,
+                Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release => {
+                    any_ready = true;
+                }
                 Disposition::DeadLetter(_) | Disposition::Drop | Disposition::Expire => {}
             }
         }
@@ -312,7 +316,7 @@ fn plan(queue: &Queue, item: Settling) -> Settle {
         Failure::Nacked { .. } => Some("nacked"),
         Failure::Rejected => Some("rejected"),
         Failure::LeaseExpired => Some("lease-expired"),
-        Failure::Outlived | Failure::Undelivered => None,
+        Failure::Outlived | Failure::Undelivered | Failure::Deferred { .. } => None,
     };
     Settle {
         lease,

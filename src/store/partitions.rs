@@ -127,15 +127,21 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
+    /// Drops the days of dedup ids and attempts that are over.
+    ///
+    /// # Errors
+    /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
+    pub async fn drop_days(&self) -> Result<(), Error> {
+        self.drop_days_of("dedup", DEDUP_DAYS).await?;
+        self.drop_days_of("attempts", ATTEMPT_DAYS).await
+    }
+
     /// Drops the partitions of messages that nothing points into, after moving
-    /// out the last few that do; and the days of dedup ids and attempts that are
-    /// over. How many of messages it dropped.
+    /// out the last few that do. How many it dropped.
     ///
     /// # Errors
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
     pub async fn drop_partitions(&self) -> Result<usize, Error> {
-        self.drop_days("dedup", DEDUP_DAYS).await?;
-        self.drop_days("attempts", ATTEMPT_DAYS).await?;
         let rows = sqlx::query(
             "SELECT lo, hi FROM postrider.message_partitions WHERE hi <= $1 ORDER BY lo",
         )
@@ -204,7 +210,7 @@ impl Store {
         Ok(())
     }
 
-    async fn drop_days(&self, table: &'static str, days: i64) -> Result<(), Error> {
+    async fn drop_days_of(&self, table: &'static str, days: i64) -> Result<(), Error> {
         // relname sorts as its date does.
         let rows = sqlx::query(
             "SELECT c.relname::text FROM pg_inherits i

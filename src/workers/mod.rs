@@ -7,10 +7,10 @@
 //! | --- | --- | --- |
 //! | [`promote`] | delays over, leases run out | at their time |
 //! | [`upkeep`] expire | time to live over, in ready | every 2 s |
-//! | [`upkeep`] fold | counts | every 2 s |
+//! | [`upkeep`] fold | counts | every 3 s |
 //! | [`upkeep`] retry | scheduled retry of dead letters | every 5 s |
-//! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s |
-//! | [`upkeep`] prune | leftovers removed | every 10 s |
+//! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s; days every 10 min |
+//! | [`upkeep`] prune | leftovers removed | every 30 s |
 //! | [`upkeep`] raise | watermarks | every 2 s, every 0.1 s while much is claimed |
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
 //! | [`upkeep`] metrics | histograms summed up | every 5 s |
