@@ -64,7 +64,7 @@ async fn unknown_query_parameters_are_refused_by_name() {
 async fn a_gateway_that_stops_serves_no_more() {
     let app = App::start().await;
     let url = app.url("/readyz");
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     assert_eq!(
         client.get(&url).send().await.unwrap().status(),
         StatusCode::OK

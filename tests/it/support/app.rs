@@ -54,6 +54,13 @@ pub(crate) fn config(database_url: &str) -> Config {
     }
 }
 
+/// An HTTP client.
+pub(crate) fn client() -> reqwest::Client {
+    // The first to come installs it for the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
 /// A running gateway, in this process.
 pub(crate) struct Gateway {
     pub(crate) app: app::App,
@@ -65,7 +72,7 @@ impl Gateway {
         let app = app::App::start(config).await.unwrap();
         Self {
             app,
-            client: reqwest::Client::new(),
+            client: client(),
         }
     }
 

@@ -5,7 +5,7 @@ mod calls;
 mod postgres;
 mod wire;
 
-pub(crate) use app::{Answer, App, Gateway, config, eventually};
+pub(crate) use app::{Answer, App, Gateway, client, config, eventually};
 pub(crate) use calls::{Begun, begin, message};
 pub(crate) use postgres::Database;
 pub(crate) use wire::Wire;
