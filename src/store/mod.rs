@@ -130,8 +130,10 @@ impl Store {
         // A dozen taken in turn do a tenth less than four.
         let hot = (connections / 3).max(1);
         Self {
-            pool: pool(options.clone(), connections - hot),
-            hot: pool(options, hot),
+            // At rest the workers take each connection every few seconds, and
+            // none of their statements needs a ping of its own.
+            pool: pool(options.clone(), connections - hot, Duration::from_secs(5)),
+            hot: pool(options, hot, Duration::from_secs(1)),
             queues: Arc::default(),
             watermarks: Arc::default(),
             metrics: Arc::default(),
@@ -280,19 +282,20 @@ impl Store {
     }
 }
 
-/// Connections that are made when needed.
-fn pool(options: ConnectOptions, connections: u32) -> PgPool {
+/// Connections that are made when needed. One that has rested for so long is
+/// tried before it is used.
+fn pool(options: ConnectOptions, connections: u32, rested: Duration) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(1)
         .acquire_timeout(Duration::from_secs(5))
         .max_lifetime(Duration::from_hours(1))
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
+        .before_acquire(move |connection, meta| {
             // A ping before every statement would cost a round trip each; one
             // for connections that rested is enough to notice a restart.
             Box::pin(async move {
-                if meta.idle_for > Duration::from_secs(1) {
+                if meta.idle_for > rested {
                     connection.ping().await?;
                 }
                 Ok(true)
