@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::receivers::Receivers;
-use super::{Batcher, Bounds, DueSchedule, Hints, Wait, Weigh};
-use crate::domain::{Disposition, Failure, Lease, Seconds, decide};
+use super::{Batcher, Bounds, DueSchedule, Events, Hints, Wait, Weigh};
+use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
     Delivery, Error, Fate, Publish, PublishResult, Queue, Receiver, Settle, Settled, Store,
 };
@@ -26,6 +26,7 @@ pub struct Broker {
     receivers: Arc<Receivers>,
     due: Arc<DueSchedule>,
     hints: Arc<Hints>,
+    events: Events,
 }
 
 /// A lease to end otherwise than by an ack, and why.
@@ -150,6 +151,7 @@ impl Broker {
             )),
             due,
             hints,
+            events: Events::default(),
         }
     }
 
@@ -169,6 +171,12 @@ impl Broker {
     #[must_use]
     pub fn hints(&self) -> &Hints {
         &self.hints
+    }
+
+    /// What is to be told through `system.events`.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Stores messages; when it returns they are committed and flushed.
@@ -222,10 +230,14 @@ impl Broker {
     /// Any; whether it took effect is then not known.
     pub async fn settle(&self, queue: &Queue, items: Vec<Settling>) -> Result<Vec<Settled>, Error> {
         let items: Vec<Settle> = items.into_iter().map(|item| plan(queue, item)).collect();
-        let dispositions: Vec<Disposition> = items.iter().map(|item| item.disposition).collect();
+        let planned: Vec<(i64, Disposition)> = items
+            .iter()
+            .map(|item| (item.lease.message_id, item.disposition))
+            .collect();
         let results = self.settles.call(Settles(items)).await?;
         let mut any_ready = false;
-        for (disposition, result) in dispositions.into_iter().zip(&results) {
+        let mut dead: HashMap<DeadReason, Vec<i64>> = HashMap::new();
+        for ((message_id, disposition), result) in planned.into_iter().zip(&results) {
             match disposition {
                 _ if *result != Settled::Done => {}
                 Disposition::Requeue(wait) | Disposition::Postpone(wait)
@@ -236,8 +248,13 @@ impl Broker {
                 Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release => {
                     any_ready = true;
                 }
-                Disposition::DeadLetter(_) | Disposition::Drop | Disposition::Expire => {}
+                Disposition::DeadLetter(reason) => dead.entry(reason).or_default().push(message_id),
+                Disposition::Drop | Disposition::Expire => {}
             }
+        }
+        for (reason, ids) in dead {
+            let event = Event::dead_lettered(reason.as_str(), &ids);
+            self.events.add(queue.id, event);
         }
         if any_ready {
             self.receivers.ready(queue.id);

@@ -30,7 +30,7 @@ pub enum Failure {
 }
 
 /// Why a message is a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeadReason {
     /// All attempts failed.
     MaxAttempts,

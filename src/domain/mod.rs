@@ -6,6 +6,7 @@
 mod backoff;
 mod disposition;
 mod error;
+mod event;
 mod id;
 mod message;
 mod name;
@@ -16,6 +17,7 @@ mod seconds;
 pub use backoff::Backoff;
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
+pub use event::{EVENTS_TOPIC, Event};
 pub use id::MessageId;
 pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;
