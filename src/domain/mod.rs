@@ -3,6 +3,7 @@
 //! message is decided here by pure functions whose time and chance are
 //! arguments. Nothing here imports from the rest of the crate.
 
+mod address;
 mod backoff;
 mod disposition;
 mod error;
@@ -12,8 +13,14 @@ mod message;
 mod name;
 mod queue;
 mod receipt;
+mod retry_after;
+mod sealing;
 mod seconds;
+mod signature;
 
+pub use address::{
+    AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address,
+};
 pub use backoff::Backoff;
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
@@ -23,4 +30,7 @@ pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;
 pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RetrySettings};
 pub use receipt::{Lease, ReceiptKey};
+pub use retry_after::retry_after;
+pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;
+pub use signature::{WebhookSecret, sign};
