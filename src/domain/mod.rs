@@ -6,12 +6,14 @@
 mod backoff;
 mod disposition;
 mod error;
+pub mod filter;
 mod id;
 mod message;
 mod name;
 mod queue;
 mod receipt;
 mod seconds;
+mod topic;
 
 pub use backoff::Backoff;
 pub use disposition::{DeadReason, Disposition, Failure, decide};
@@ -22,3 +24,4 @@ pub use name::QueueName;
 pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RetrySettings};
 pub use receipt::{Lease, ReceiptKey};
 pub use seconds::Seconds;
+pub use topic::TopicSettings;

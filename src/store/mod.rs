@@ -23,6 +23,11 @@
 //! delete, and a body is never rewritten: partitions whose messages are all
 //! settled are dropped whole ([`partitions`]).
 //!
+//! A publish to a topic writes the body once too, and a narrow row for each
+//! queue that a matching subscription feeds ([`publish_topic`]); from then on
+//! the copies live apart. If the topic retains its messages, a row in `stream`
+//! says where the message stands in commit order ([`stream`]).
+//!
 //! # Watermarks
 //!
 //! Deleted rows stay in the index until they can be vacuumed, which a snapshot
@@ -52,9 +57,14 @@ mod gateways;
 mod maintenance;
 mod partitions;
 mod publish;
+mod publish_topic;
 mod purge;
 mod queues;
 mod settle;
+mod stream;
+mod subscriptions;
+mod topics;
+mod topology;
 pub mod watermark;
 
 use std::borrow::Cow;
@@ -76,8 +86,15 @@ pub use envelope::Envelope;
 pub use error::Error;
 pub use gateways::Announcements;
 pub use publish::{Publish, PublishResult, Published, Refusal};
-pub use queues::{Put, Queue};
+pub use publish_topic::{
+    Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
+};
+pub use queues::{DeletedQueue, Put, Queue};
 pub use settle::{Fate, Settle, Settled};
+pub use stream::Retained;
+pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
+pub use topics::Topic;
+pub use topology::{Binding, Route, Topology};
 pub use watermark::Violations;
 
 use crate::metrics::Metrics;
@@ -113,6 +130,7 @@ pub struct Store {
     /// listing or sweep holds.
     hot: PgPool,
     queues: Arc<queues::Cache>,
+    topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
     metrics: Arc<Metrics>,
     partition_size: i64,
@@ -133,6 +151,7 @@ impl Store {
             pool: pool(options.clone(), connections - hot),
             hot: pool(options, hot),
             queues: Arc::default(),
+            topologies: Arc::default(),
             watermarks: Arc::default(),
             metrics: Arc::default(),
             partition_size,
@@ -246,8 +265,14 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 11] = [
+        let groups: [&[(&str, &str)]; 17] = [
             publish::STATEMENTS,
+            publish_topic::STATEMENTS,
+            stream::STATEMENTS,
+            topology::STATEMENTS,
+            topics::STATEMENTS,
+            subscriptions::STATEMENTS,
+            queues::STATEMENTS,
             claim::STATEMENTS,
             settle::STATEMENTS,
             due::STATEMENTS,

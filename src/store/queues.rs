@@ -9,10 +9,15 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Store};
+use super::topics::TRIES;
+use super::{Error, Store, statements};
 use crate::domain::{
     Backoff, DeadLetterSettings, Overflow, QueueName, QueueSettings, RetrySettings, Seconds,
 };
+
+statements! {
+    DELETE_QUEUE = "delete_queue";
+}
 
 /// A queue as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +45,17 @@ pub struct Put {
     pub created: bool,
 }
 
+/// What a deletion did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeletedQueue {
+    /// The queue is gone.
+    Gone,
+    /// There was none, or not at that version.
+    Missing,
+    /// It is there, since these subscriptions feed it: `topic/subscription`.
+    Fed(Vec<String>),
+}
+
 const COLUMNS: &str = "id, name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier,
     backoff_max_ms, backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow,
     max_message_bytes, dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
@@ -59,6 +75,18 @@ const CREATE: &str = "
         INSERT INTO postrider.queue_counts (queue_id) SELECT id FROM made
     )
     SELECT * FROM made";
+
+/// As [`CREATE`]'s, if topic $19 is there.
+pub(super) const INSERT_FOR_TOPIC: &str = "
+    INSERT INTO postrider.queues (
+        name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier, backoff_max_ms,
+        backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow, max_message_bytes,
+        dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
+        dead_letter_retention_ms, retry_every_ms, retry_max_rounds)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+    FROM postrider.topics
+    WHERE topics.name = $19
+    ON CONFLICT (name) DO NOTHING";
 
 const UPDATE: &str = "
     UPDATE postrider.queues SET
@@ -188,36 +216,47 @@ impl Store {
             .bind(version)
             .fetch_optional(&self.pool)
             .await?;
+        // Its bound counts for topics that feed it.
+        self.topologies.forget();
         match row {
             Some(row) => Ok(self.queues.insert(queue(&row)?)),
             None => Err(Error::Conflict),
         }
     }
 
-    /// Deletes a queue. Its rows are left to the prune worker: nothing finds
-    /// them any more. With `version`, only if it is at that.
+    /// Deletes a queue. With `version`, only if it is at that; where
+    /// subscriptions feed it only with `force`, and they go too.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
+    /// [`Error::Conflict`] if its subscriptions kept changing meanwhile.
     pub async fn delete_queue(
         &self,
         name: &QueueName,
         version: Option<i64>,
-    ) -> Result<bool, Error> {
-        let deleted = sqlx::query(
-            "WITH gone AS (
-                DELETE FROM postrider.queues
-                WHERE name = $1 AND ($2::bigint IS NULL OR version = $2)
-                RETURNING id
-             )
-             INSERT INTO postrider.deleted_queues (id) SELECT id FROM gone",
-        )
-        .bind(name.as_str())
-        .bind(version)
-        .execute(&self.pool)
-        .await?;
-        self.queues.remove(name);
-        Ok(deleted.rows_affected() == 1)
+        force: bool,
+    ) -> Result<DeletedQueue, Error> {
+        for _ in 0..TRIES {
+            let row = sqlx::query(DELETE_QUEUE)
+                .bind(name.as_str())
+                .bind(version)
+                .bind(force)
+                .fetch_one(&self.pool)
+                .await
+                .map_err(Error::from);
+            let row = match row {
+                Err(error) if error.is_broken_reference() || error.is_retryable() => continue,
+                other => other?,
+            };
+            self.queues.remove(name);
+            self.topologies.forget();
+            let feeding: Vec<String> = row.try_get("feeding")?;
+            return Ok(match row.try_get::<i64, _>("gone")? {
+                1 => DeletedQueue::Gone,
+                _ if feeding.is_empty() => DeletedQueue::Missing,
+                _ => DeletedQueue::Fed(feeding),
+            });
+        }
+        Err(Error::Conflict)
     }
 
     /// Up to `limit` queues in order of name, from behind `after`.
@@ -247,7 +286,7 @@ impl Store {
 
 type PgQuery<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-fn bind_settings<'q>(
+pub(super) fn bind_settings<'q>(
     query: PgQuery<'q>,
     name: &'q QueueName,
     settings: &'q QueueSettings,
@@ -283,10 +322,6 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
     let name: String = row.try_get("name")?;
     let name = QueueName::parse(&name, "name")
         .map_err(|e| Error::from(sqlx::Error::Decode(Box::new(e))))?;
-    let overflow = match row.try_get::<&str, _>("overflow")? {
-        "drop_oldest" => Overflow::DropOldest,
-        _ => Overflow::Reject,
-    };
     Ok(Queue {
         id: row.try_get("id")?,
         name,
@@ -304,7 +339,7 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
             max_ready: row
                 .try_get::<Option<i64>, _>("max_ready")?
                 .map(i64::cast_unsigned),
-            overflow,
+            overflow: overflow(row)?,
             max_message_bytes: natural("max_message_bytes")?,
             dedup_window: millis("dedup_window_ms")?,
             dead_letter: DeadLetterSettings {
@@ -320,6 +355,14 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
         version: row.try_get("version")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
+    })
+}
+
+/// What a queue does at its bound.
+pub(super) fn overflow(row: &PgRow) -> Result<Overflow, Error> {
+    Ok(match row.try_get::<&str, _>("overflow")? {
+        "drop_oldest" => Overflow::DropOldest,
+        _ => Overflow::Reject,
     })
 }
 
@@ -386,6 +429,15 @@ impl Cache {
             entries.names.remove(&old.queue.id);
         }
         queue
+    }
+
+    pub(super) fn remove_ids(&self, ids: &[i64]) {
+        let mut entries = self.write();
+        for id in ids {
+            if let Some(name) = entries.names.remove(id) {
+                entries.by_name.remove(&name);
+            }
+        }
     }
 
     fn remove(&self, name: &QueueName) {
