@@ -141,8 +141,11 @@ impl Broker {
                 async move { store.publish(&items).await }
             }),
             topic_publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
-                let (store, receivers, due) =
-                    (topic_store.clone(), Arc::clone(&feeding), Arc::clone(&fed_later));
+                let (store, receivers, due) = (
+                    topic_store.clone(),
+                    Arc::clone(&feeding),
+                    Arc::clone(&fed_later),
+                );
                 async move {
                     let (results, fed) = store.publish_topic(&items).await?;
                     // Once for all requests, which may have queues in common.

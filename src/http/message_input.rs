@@ -217,12 +217,7 @@ impl MessageInput<'_> {
     }
 
     /// The message that this describes, found at `at` in `bytes`.
-    fn message(
-        self,
-        bytes: &Bytes,
-        at: String,
-        trace: &Trace,
-    ) -> Result<Described, domain::Error> {
+    fn message(self, bytes: &Bytes, at: String, trace: &Trace) -> Result<Described, domain::Error> {
         let content = match (self.body, self.body_base64, self.content_type) {
             (Some(_), Some(_), _) => {
                 return Err(domain::Error::invalid(

@@ -18,6 +18,7 @@ mod metrics;
 mod nack;
 mod openapi;
 mod page;
+mod precondition;
 mod problem;
 mod publish;
 mod publish_topic;

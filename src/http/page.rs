@@ -87,7 +87,9 @@ pub(crate) fn cursor(text: &str) -> Result<Cursor, Problem> {
             message_id: number(9),
         }),
         b's' => Ok(Cursor::Stream {
-            xid: Some(number(1)).filter(|xid| *xid >= 0).ok_or_else(invalid)?,
+            xid: Some(number(1))
+                .filter(|xid| *xid >= 0)
+                .ok_or_else(invalid)?,
             message_id: number(9),
         }),
         _ => Err(invalid()),

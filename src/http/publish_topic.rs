@@ -192,7 +192,9 @@ pub(crate) async fn publish_topic(
                     .collect();
                 return Ok(reply(StatusCode::CREATED, &TopicPublishAnswer { messages }));
             }
-            Err(TopicRefusal::NoTopic) if tried_anew => return Err(Problem::topic_not_found(&name)),
+            Err(TopicRefusal::NoTopic) if tried_anew => {
+                return Err(Problem::topic_not_found(&name));
+            }
             // Deleted since it was cached; it may be there anew.
             Err(TopicRefusal::NoTopic) => {
                 tried_anew = true;

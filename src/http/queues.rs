@@ -8,12 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{InQueue, NoParams, OptionalJson, Query};
+use super::precondition;
 use super::problem::Problem;
 use super::queue_config::QueueConfig;
-use super::resource::{
-    self, ListParams, MergePatch, PATCH_TRIES, check_preconditions, is_conditional, not_system,
-    put_status,
-};
+use super::resource::{ListParams, not_system, put_status};
 use super::{Gateway, SharedGateway, reply};
 use crate::domain::QueueName;
 use crate::store::{self, Counts, DeletedQueue, Queue};
@@ -90,12 +88,20 @@ impl Gateway {
     }
 }
 
-fn answer(status: StatusCode, queue: &Queue, counts: Option<CountsView>) -> Response {
-    resource::answer(status, &QueueView::new(queue, counts), &etag(queue))
+/// The `ETag` of a queue: of its settings, not of its counts.
+fn etag(queue: &Queue) -> String {
+    format!("\"{}-{}\"", queue.id, queue.version)
 }
 
-fn etag(queue: &Queue) -> String {
-    resource::etag(queue.id, queue.version)
+/// Whether the request's conditions let a change pass; `None` is a queue that is
+/// not there.
+fn check_preconditions(headers: &HeaderMap, queue: Option<&Queue>) -> Result<(), Problem> {
+    precondition::check(headers, queue.map(etag).as_deref())
+}
+
+fn answer(status: StatusCode, queue: &Queue, counts: Option<CountsView>) -> Response {
+    let response = reply(status, &QueueView::new(queue, counts));
+    precondition::tagged(response, &etag(queue))
 }
 
 /// Create or replace a queue
@@ -133,9 +139,9 @@ pub(crate) async fn put_queue(
     not_system(&name, "queue")?;
     let store = gateway.broker.store();
     let settings = config.settings()?;
-    if is_conditional(&headers) {
+    if precondition::is_conditional(&headers) {
         let old = store.queue_now(&name).await?;
-        check_preconditions(&headers, old.as_deref().map(etag).as_deref())?;
+        check_preconditions(&headers, old.as_deref())?;
         if let Some(old) = old {
             let queue = store.update_queue(&name, &settings, old.version).await?;
             let counts = gateway.counts(&queue).await?;
@@ -190,18 +196,17 @@ pub(crate) async fn patch_queue(
     headers: HeaderMap,
     request: axum::extract::Request,
 ) -> Result<Response, Problem> {
-    let patch = MergePatch::read(&headers, request).await?;
+    let patch = precondition::read_patch(&headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
-    for _ in 0..PATCH_TRIES {
+    for _ in 0..10 {
         let old = store
             .queue_now(&name)
             .await?
             .ok_or_else(|| Problem::queue_not_found(&name))?;
-        check_preconditions(&headers, Some(&etag(&old)))?;
-        let settings = patch
-            .apply(&QueueConfig::from(&old.settings))?
-            .settings()?;
+        check_preconditions(&headers, Some(&old))?;
+        let config = precondition::patched(&QueueConfig::from(&old.settings), &patch)?;
+        let settings = config.settings()?;
         match store.update_queue(&name, &settings, old.version).await {
             Err(store::Error::Conflict) => {}
             other => {
@@ -281,8 +286,8 @@ pub(crate) async fn delete_queue(
         .queue_now(&name)
         .await?
         .ok_or_else(|| Problem::queue_not_found(&name))?;
-    check_preconditions(&headers, Some(&etag(&queue)))?;
-    let version = is_conditional(&headers).then_some(queue.version);
+    check_preconditions(&headers, Some(&queue))?;
+    let version = precondition::is_conditional(&headers).then_some(queue.version);
     match store.delete_queue(&name, version, params.force).await? {
         DeletedQueue::Gone => {
             tracing::info!(queue = %name, "queue deleted");

@@ -1,16 +1,13 @@
-//! What all configuration resources have in common: an `ETag`, conditions on it,
-//! merge patches, and lists by name.
+//! What all configuration resources have in common besides their
+//! [conditions](super::precondition): how they are answered, and lists by name.
 
-use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::IntoParams;
 
-use super::extract::{UniqueNames, is_json, parse, read_body, wrong_content_type};
 use super::page;
+use super::precondition;
 use super::problem::Problem;
 use super::reply;
 use crate::domain::QueueName;
@@ -20,42 +17,9 @@ pub(crate) fn etag(id: i64, version: i64) -> String {
     format!("\"{id}-{version}\"")
 }
 
-/// Whether `If-Match` (or `If-None-Match: *`) lets a change pass; `None` is a
-/// resource that is not there.
-pub(crate) fn check_preconditions(headers: &HeaderMap, etag: Option<&str>) -> Result<(), Problem> {
-    let matches = |value: &HeaderValue, etag: &str| {
-        value.to_str().is_ok_and(|list| {
-            list.split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag == etag)
-        })
-    };
-    let failed = match (headers.get(header::IF_MATCH), etag) {
-        (Some(_), None) => true,
-        (Some(value), Some(etag)) => !matches(value, etag),
-        (None, _) => false,
-    } || match (headers.get(header::IF_NONE_MATCH), etag) {
-        (Some(value), Some(etag)) => matches(value, etag),
-        _ => false,
-    };
-    if failed {
-        Err(Problem::precondition_failed())
-    } else {
-        Ok(())
-    }
-}
-
-pub(crate) fn is_conditional(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH)
-}
-
 /// The resource, with its `ETag`.
 pub(crate) fn answer<T: Serialize>(status: StatusCode, view: &T, etag: &str) -> Response {
-    let mut response = reply(status, view);
-    if let Ok(value) = HeaderValue::from_str(etag) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
-    response
+    precondition::tagged(reply(status, view), etag)
 }
 
 /// 201 if it was made, 200 if it was there.
@@ -81,33 +45,6 @@ pub(crate) fn not_system(name: &QueueName, pointer: &str) -> Result<(), Problem>
 
 /// How often a patch is tried on what somebody else has changed in between.
 pub(crate) const PATCH_TRIES: usize = 10;
-
-/// A JSON merge patch (RFC 7396).
-pub(crate) struct MergePatch(Value);
-
-impl MergePatch {
-    /// Reads it from a request.
-    pub(crate) async fn read(headers: &HeaderMap, request: Request) -> Result<Self, Problem> {
-        let is_merge_patch = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.starts_with("application/merge-patch+json"));
-        if !is_merge_patch && !is_json(headers) {
-            return Err(wrong_content_type("application/merge-patch+json"));
-        }
-        let bytes = read_body(headers, request.into_body()).await?;
-        let UniqueNames(patch) = parse(&bytes)?;
-        Ok(Self(patch))
-    }
-
-    /// What it makes of a resource's settings.
-    pub(crate) fn apply<T: Serialize + DeserializeOwned>(&self, old: &T) -> Result<T, Problem> {
-        let failed = |_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut document = serde_json::to_value(old).map_err(failed)?;
-        json_patch::merge(&mut document, &self.0);
-        parse(&serde_json::to_vec(&document).map_err(failed)?)
-    }
-}
 
 /// Which resources to list.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -9,10 +9,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::extract::{InSubscription, InTopic, NoParams, OptionalJson, Query, UniqueNames};
+use super::precondition;
 use super::problem::Problem;
-use super::resource::{
-    self, ListParams, MergePatch, PATCH_TRIES, check_preconditions, is_conditional, put_status,
-};
+use super::resource::{self, ListParams, PATCH_TRIES, put_status};
 use super::{SharedGateway, reply};
 use crate::domain::QueueName;
 use crate::domain::filter::Filter;
@@ -38,7 +37,7 @@ pub(crate) struct SubscriptionConfig {
 
 /// Which messages a subscription takes.
 #[derive(ToSchema)]
-#[schema(as = Filter, example = json!({"routing_key": "orders.#", "headers": {"shop": "eu"}}))]
+#[schema(as = SubscriptionFilter, example = json!({"routing_key": "orders.#", "headers": {"shop": "eu"}}))]
 #[expect(dead_code, reason = "for the document; domain::filter reads it")]
 pub(crate) struct FilterInput {
     /// An AMQP topic pattern over the routing key: `*` is one word, `#` any
@@ -207,9 +206,9 @@ pub(crate) async fn put_subscription(
 ) -> Result<Response, Problem> {
     let wanted = config.check()?;
     let store = gateway.broker.store();
-    let put = if is_conditional(&headers) {
+    let put = if precondition::is_conditional(&headers) {
         let old = store.subscription_now(&topic, &name).await?;
-        check_preconditions(&headers, old.as_ref().map(etag).as_deref())?;
+        precondition::check(&headers, old.as_ref().map(etag).as_deref())?;
         match old {
             Some(old) => store
                 .update_subscription(&old, &wanted)
@@ -267,13 +266,14 @@ pub(crate) async fn patch_subscription(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
-    let patch = MergePatch::read(&headers, request).await?;
+    let patch = precondition::read_patch(&headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..PATCH_TRIES {
         let old = gateway.subscription_now(&topic, &name).await?;
-        check_preconditions(&headers, Some(&etag(&old)))?;
-        let wanted = patch.apply(&SubscriptionConfig::from(&old))?.check()?;
+        precondition::check(&headers, Some(&etag(&old)))?;
+        let config = precondition::patched(&SubscriptionConfig::from(&old), &patch)?;
+        let wanted = config.check()?;
         match store.update_subscription(&old, &wanted).await {
             Err(store::Error::Conflict) => {}
             other => {
@@ -334,8 +334,8 @@ pub(crate) async fn delete_subscription(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let old = gateway.subscription_now(&topic, &name).await?;
-    check_preconditions(&headers, Some(&etag(&old)))?;
-    let version = is_conditional(&headers).then_some(old.version);
+    precondition::check(&headers, Some(&etag(&old)))?;
+    let version = precondition::is_conditional(&headers).then_some(old.version);
     let store = gateway.broker.store();
     if !store.delete_subscription(&topic, &name, version).await? {
         return Err(match version {

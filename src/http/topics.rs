@@ -8,11 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::extract::{InTopic, NoParams, OptionalJson, Query};
+use super::precondition;
 use super::problem::Problem;
-use super::resource::{
-    self, ListParams, MergePatch, PATCH_TRIES, check_preconditions, is_conditional, not_system,
-    put_status,
-};
+use super::resource::{self, ListParams, PATCH_TRIES, not_system, put_status};
 use super::{SharedGateway, reply};
 use crate::domain::{QueueName, Seconds, TopicSettings};
 use crate::store::{self, Topic};
@@ -139,9 +137,9 @@ pub(crate) async fn put_topic(
     not_system(&name, "topic")?;
     let store = gateway.broker.store();
     let settings = config.settings()?;
-    let (topic, created) = if is_conditional(&headers) {
+    let (topic, created) = if precondition::is_conditional(&headers) {
         let old = store.topic_now(&name).await?;
-        check_preconditions(&headers, old.as_ref().map(etag).as_deref())?;
+        precondition::check(&headers, old.as_ref().map(etag).as_deref())?;
         match old {
             Some(old) => (
                 store.update_topic(&name, &settings, old.version).await?,
@@ -198,7 +196,7 @@ pub(crate) async fn patch_topic(
     request: Request,
 ) -> Result<Response, Problem> {
     not_system(&name, "topic")?;
-    let patch = MergePatch::read(&headers, request).await?;
+    let patch = precondition::read_patch(&headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..PATCH_TRIES {
@@ -206,10 +204,9 @@ pub(crate) async fn patch_topic(
             .topic_now(&name)
             .await?
             .ok_or_else(|| Problem::topic_not_found(&name))?;
-        check_preconditions(&headers, Some(&etag(&old)))?;
-        let settings = patch
-            .apply(&TopicConfig::from(&old.settings))?
-            .settings()?;
+        precondition::check(&headers, Some(&etag(&old)))?;
+        let config = precondition::patched(&TopicConfig::from(&old.settings), &patch)?;
+        let settings = config.settings()?;
         match store.update_topic(&name, &settings, old.version).await {
             Err(store::Error::Conflict) => {}
             other => return Ok(answer(StatusCode::OK, &other?)),
@@ -263,8 +260,8 @@ pub(crate) async fn delete_topic(
 ) -> Result<StatusCode, Problem> {
     not_system(&name, "topic")?;
     let topic = gateway.topic_now(&name).await?;
-    check_preconditions(&headers, Some(&etag(&topic)))?;
-    let version = is_conditional(&headers).then_some(topic.version);
+    precondition::check(&headers, Some(&etag(&topic)))?;
+    let version = precondition::is_conditional(&headers).then_some(topic.version);
     if !gateway.broker.store().delete_topic(&name, version).await? {
         return Err(match version {
             Some(_) => Problem::precondition_failed(),

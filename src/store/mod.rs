@@ -50,6 +50,7 @@ mod browse;
 mod claim;
 mod counts;
 mod dead_letters;
+mod delete_queue;
 mod due;
 mod envelope;
 mod error;
@@ -81,6 +82,7 @@ pub use browse::{Attempt, Cursor, Peek, State, Stored};
 pub use claim::{Claimed, Delivery, Receiver};
 pub use counts::Counts;
 pub use dead_letters::{DeadFilter, DeadLetter, Redrive};
+pub use delete_queue::DeletedQueue;
 pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::Error;
@@ -89,7 +91,7 @@ pub use publish::{Publish, PublishResult, Published, Refusal};
 pub use publish_topic::{
     Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
 };
-pub use queues::{DeletedQueue, Put, Queue};
+pub use queues::{Put, Queue};
 pub use settle::{Fate, Settle, Settled};
 pub use stream::Retained;
 pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
@@ -272,7 +274,7 @@ impl Store {
             topology::STATEMENTS,
             topics::STATEMENTS,
             subscriptions::STATEMENTS,
-            queues::STATEMENTS,
+            delete_queue::STATEMENTS,
             claim::STATEMENTS,
             settle::STATEMENTS,
             due::STATEMENTS,

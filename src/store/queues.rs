@@ -9,15 +9,10 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::topics::TRIES;
-use super::{Error, Store, statements};
+use super::{Error, Store};
 use crate::domain::{
     Backoff, DeadLetterSettings, Overflow, QueueName, QueueSettings, RetrySettings, Seconds,
 };
-
-statements! {
-    DELETE_QUEUE = "delete_queue";
-}
 
 /// A queue as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,17 +38,6 @@ pub struct Put {
     pub queue: Arc<Queue>,
     /// Whether it was not there before.
     pub created: bool,
-}
-
-/// What a deletion did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeletedQueue {
-    /// The queue is gone.
-    Gone,
-    /// There was none, or not at that version.
-    Missing,
-    /// It is there, since these subscriptions feed it: `topic/subscription`.
-    Fed(Vec<String>),
 }
 
 const COLUMNS: &str = "id, name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier,
@@ -222,41 +206,6 @@ impl Store {
             Some(row) => Ok(self.queues.insert(queue(&row)?)),
             None => Err(Error::Conflict),
         }
-    }
-
-    /// Deletes a queue. With `version`, only if it is at that; where
-    /// subscriptions feed it only with `force`, and they go too.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if its subscriptions kept changing meanwhile.
-    pub async fn delete_queue(
-        &self,
-        name: &QueueName,
-        version: Option<i64>,
-        force: bool,
-    ) -> Result<DeletedQueue, Error> {
-        for _ in 0..TRIES {
-            let row = sqlx::query(DELETE_QUEUE)
-                .bind(name.as_str())
-                .bind(version)
-                .bind(force)
-                .fetch_one(&self.pool)
-                .await
-                .map_err(Error::from);
-            let row = match row {
-                Err(error) if error.is_broken_reference() || error.is_retryable() => continue,
-                other => other?,
-            };
-            self.queues.remove(name);
-            self.topologies.forget();
-            let feeding: Vec<String> = row.try_get("feeding")?;
-            return Ok(match row.try_get::<i64, _>("gone")? {
-                1 => DeletedQueue::Gone,
-                _ if feeding.is_empty() => DeletedQueue::Missing,
-                _ => DeletedQueue::Fed(feeding),
-            });
-        }
-        Err(Error::Conflict)
     }
 
     /// Up to `limit` queues in order of name, from behind `after`.
@@ -440,7 +389,7 @@ impl Cache {
         }
     }
 
-    fn remove(&self, name: &QueueName) {
+    pub(super) fn remove(&self, name: &QueueName) {
         let mut entries = self.write();
         if let Some(old) = entries.by_name.remove(name) {
             entries.names.remove(&old.queue.id);

@@ -123,13 +123,15 @@ impl Store {
         let own = QueueName::parse(&format!("{topic}.{subscription}"), "subscription");
         for _ in 0..TRIES {
             let made = match (&wanted.queue, &own) {
-                (Some(queue), _) => sqlx::query(CREATE)
-                    .bind(topic.as_str())
-                    .bind(subscription.as_str())
-                    .bind(queue.as_str())
-                    .bind(&filter)
-                    .execute(&self.pool)
-                    .await,
+                (Some(queue), _) => {
+                    sqlx::query(CREATE)
+                        .bind(topic.as_str())
+                        .bind(subscription.as_str())
+                        .bind(queue.as_str())
+                        .bind(&filter)
+                        .execute(&self.pool)
+                        .await
+                }
                 (None, Ok(own)) => {
                     let settings = QueueSettings::default();
                     let statement = format!(
