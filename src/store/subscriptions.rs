@@ -327,7 +327,7 @@ impl Store {
 /// The filter in a row, as JSON.
 pub(super) fn filter(row: &PgRow) -> Result<Option<Value>, Error> {
     row.try_get::<Option<&str>, _>("filter")?
-        .map(|text| serde_json::from_str(text))
+        .map(serde_json::from_str)
         .transpose()
         .map_err(|e| sqlx::Error::Decode(Box::new(e)).into())
 }
