@@ -125,7 +125,7 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
         ("publish_dedup", &[]),
         ("publish_topic", &[]),
         ("stream", &["using stream_0_pkey on stream_0"]),
-        ("retained", &["Backward using stream_0_pkey"]),
+        ("retained", &[]),
         ("alive", &["using ready_pkey on ready"]),
         ("move_ready", &["Tid Scan on ready"]),
         ("move_parked", &["Tid Scan on parked"]),
