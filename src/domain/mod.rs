@@ -6,6 +6,7 @@
 mod backoff;
 mod disposition;
 mod error;
+mod filter;
 mod id;
 mod message;
 mod name;
@@ -16,6 +17,7 @@ mod seconds;
 pub use backoff::Backoff;
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
+pub use filter::{Candidate, Filter, Mismatch, RoutingKey};
 pub use id::MessageId;
 pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;
