@@ -31,7 +31,7 @@
 //!    message has to wait. Postgres has committed and flushed when the producer
 //!    gets its 201.
 //!    A publish to a topic first finds its way: [`store::Topology::route`] asks
-//!    every subscription's [filter](domain::filter). Then
+//!    every subscription's [filter](domain::Filter). Then
 //!    [`store::Store::publish_topic`] stores the wide row once and a narrow one
 //!    for each queue (`publish_topic.sql`); from here on each copy has a life of
 //!    its own.

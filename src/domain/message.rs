@@ -176,11 +176,11 @@ impl Message {
 }
 
 /// No NUL, CR, LF or other control characters.
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token_char(c: u8) -> bool {
+pub(super) fn is_token_char(c: u8) -> bool {
     c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
 }

@@ -6,7 +6,7 @@
 mod backoff;
 mod disposition;
 mod error;
-pub mod filter;
+mod filter;
 mod id;
 mod message;
 mod name;
@@ -18,6 +18,7 @@ mod topic;
 pub use backoff::Backoff;
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
+pub use filter::{Candidate, Filter, Mismatch, RoutingKey};
 pub use id::MessageId;
 pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;

@@ -14,8 +14,7 @@ use super::message_input::{Described, MessageInput, demand_content_type, read_me
 use super::problem::Problem;
 use super::resource::not_system;
 use super::{SharedGateway, reply};
-use crate::domain::filter::{Candidate, RoutingKey};
-use crate::domain::{Message, MessageId, QueueName};
+use crate::domain::{Candidate, Message, MessageId, QueueName, RoutingKey};
 use crate::store::{PublishTopic, Routed, TopicRefusal, Topology};
 
 /// What was stored.

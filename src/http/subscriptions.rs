@@ -13,8 +13,7 @@ use super::precondition;
 use super::problem::Problem;
 use super::resource::{self, ListParams, PATCH_TRIES, put_status};
 use super::{SharedGateway, reply};
-use crate::domain::QueueName;
-use crate::domain::filter::Filter;
+use crate::domain::{Filter, QueueName};
 use crate::store::{self, Subscribe, SubscribeRefusal, Subscription};
 
 /// What a subscription is to be.

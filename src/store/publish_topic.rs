@@ -12,8 +12,7 @@ use sqlx::postgres::PgRow;
 use super::publish::{place, sparse};
 use super::topology::{Binding, Route};
 use super::{Error, Store, Topology, statements};
-use crate::domain::filter::RoutingKey;
-use crate::domain::{Headers, Message, Overflow, QueueName};
+use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
 
 statements! {
     PUBLISH_TOPIC = "publish_topic";
@@ -347,13 +346,11 @@ impl<'a> Columns<'a> {
         self.headers
             .push((!message.headers.is_empty()).then_some(sqlx::types::Json(&message.headers)));
         self.key.push(message.key.as_deref());
-        self.delay_ms
-            .push(message.delay.map(crate::domain::Seconds::as_millis));
+        self.delay_ms.push(message.delay.map(Seconds::as_millis));
         // Long ago is now; Postgres cannot tell every time that a user can.
         self.deliver_at
             .push(message.deliver_at.map(|t| t.max(DateTime::UNIX_EPOCH)));
-        self.ttl_ms
-            .push(message.ttl.map(crate::domain::Seconds::as_millis));
+        self.ttl_ms.push(message.ttl.map(Seconds::as_millis));
         self.priority.push(message.priority);
         self.correlation_id.push(message.correlation_id.as_deref());
         self.reply_to.push(message.reply_to.as_deref());

@@ -22,8 +22,7 @@ use sqlx::postgres::PgRow;
 use super::subscriptions::filter;
 use super::topics::{Topic, name, topic};
 use super::{Error, Store, statements};
-use crate::domain::filter::{Candidate, Filter};
-use crate::domain::{Overflow, QueueName};
+use crate::domain::{Candidate, Filter, Overflow, QueueName};
 
 statements! {
     TOPOLOGY = "topology";
