@@ -167,7 +167,7 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
         // In order from the index: a sort would read the whole backlog first.
         if matches!(
             name,
-            "claim" | "due" | "browse_ready" | "overflow" | "stream" | "retained"
+            "claim" | "due" | "browse_ready" | "overflow" | "stream"
         ) {
             let limited = plan.split("Limit").nth(1).unwrap_or_default();
             let next = limited.lines().find(|line| line.contains("->"));
