@@ -12,7 +12,8 @@ use super::receivers::Receivers;
 use super::{Batcher, Bounds, DueSchedule, Events, Hints, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
-    Delivery, Error, Fate, Publish, PublishResult, Queue, Receiver, Settle, Settled, Store,
+    Delivery, Error, Fate, Fed, Publish, PublishResult, PublishTopic, PublishTopicResult, Queue,
+    Receiver, Settle, Settled, Store,
 };
 
 /// The hot paths of one gateway.
@@ -20,6 +21,7 @@ use crate::store::{
 pub struct Broker {
     store: Store,
     publishes: Batcher<Publish, PublishResult>,
+    topic_publishes: Batcher<PublishTopic, PublishTopicResult>,
     acks: Batcher<Acks, Vec<Settled>>,
     settles: Batcher<Settles, Vec<Settled>>,
     extends: Batcher<Extends, Vec<Result<DateTime<Utc>, Fate>>>,
@@ -58,6 +60,18 @@ impl Weigh for Publish {
         self.messages
             .iter()
             .map(|m| m.content.body.len() + OVERHEAD)
+            .sum()
+    }
+}
+
+impl Weigh for PublishTopic {
+    fn rows(&self) -> usize {
+        self.messages.iter().map(|m| 1 + m.queues()).sum()
+    }
+    fn bytes(&self) -> usize {
+        self.messages
+            .iter()
+            .map(|m| m.message.content.body.len() + OVERHEAD + m.queues() * size_of::<i64>())
             .sum()
     }
 }
@@ -109,7 +123,15 @@ impl Broker {
     pub fn start(store: &Store, tracker: &TaskTracker, stop: &CancellationToken) -> Self {
         let due = Arc::<DueSchedule>::default();
         let hints = Arc::<Hints>::default();
+        let receivers = Arc::new(Receivers::new(
+            store.clone(),
+            tracker.clone(),
+            Arc::clone(&due),
+            Arc::clone(&hints),
+        ));
         let publish_store = store.clone();
+        let topic_store = store.clone();
+        let (feeding, fed_later) = (Arc::clone(&receivers), Arc::clone(&due));
         let ack_store = store.clone();
         let settle_store = store.clone();
         let extend_store = store.clone();
@@ -118,6 +140,31 @@ impl Broker {
             publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
                 let store = publish_store.clone();
                 async move { store.publish(&items).await }
+            }),
+            topic_publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
+                let (store, receivers, due) = (
+                    topic_store.clone(),
+                    Arc::clone(&feeding),
+                    Arc::clone(&fed_later),
+                );
+                async move {
+                    let (results, fed) = store.publish_topic(&items).await?;
+                    // Once for all requests, which may have queues in common.
+                    for Fed {
+                        queue_id,
+                        any_ready,
+                        wakes_in_ms,
+                    } in fed
+                    {
+                        if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
+                            due.note(queue_id, Duration::from_millis(ms));
+                        }
+                        if any_ready {
+                            receivers.ready(queue_id);
+                        }
+                    }
+                    Ok(results)
+                }
             }),
             acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
                 let store = ack_store.clone();
@@ -143,12 +190,7 @@ impl Broker {
                     Ok(split(results, items.iter().map(Extends::rows)))
                 }
             }),
-            receivers: Arc::new(Receivers::new(
-                store.clone(),
-                tracker.clone(),
-                Arc::clone(&due),
-                Arc::clone(&hints),
-            )),
+            receivers,
             due,
             hints,
             events: Events::default(),
@@ -200,6 +242,16 @@ impl Broker {
             }
         }
         Ok(result)
+    }
+
+    /// Stores messages in every queue that they are routed to; when it returns
+    /// they are committed and flushed.
+    ///
+    /// # Errors
+    /// Any; whether they were stored is then not known, unless
+    /// [`Error::Overloaded`].
+    pub async fn publish_topic(&self, request: PublishTopic) -> Result<PublishTopicResult, Error> {
+        self.topic_publishes.call(request).await
     }
 
     /// Leases messages to a receiver, waiting for them if it is patient.

@@ -8,6 +8,7 @@ mod backoff;
 mod disposition;
 mod error;
 mod event;
+mod filter;
 mod id;
 mod message;
 mod name;
@@ -17,14 +18,14 @@ mod retry_after;
 mod sealing;
 mod seconds;
 mod signature;
+mod topic;
 
-pub use address::{
-    AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address,
-};
+pub use address::{AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address};
 pub use backoff::Backoff;
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
 pub use event::{EVENTS_TOPIC, Event};
+pub use filter::{Candidate, Filter, Mismatch, RoutingKey};
 pub use id::MessageId;
 pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;
@@ -34,3 +35,4 @@ pub use retry_after::retry_after;
 pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;
 pub use signature::{WebhookSecret, sign};
+pub use topic::TopicSettings;

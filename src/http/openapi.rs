@@ -15,7 +15,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, dead_letters, extend, health, messages, metrics, nack, publish,
-    purge, queues, receive, uncancelled,
+    publish_topic, purge, queues, receive, stream, subscriptions, topics, uncancelled,
 };
 
 #[derive(OpenApi)]
@@ -31,6 +31,7 @@ use super::{
     tags(
         (name = "Queues", description = "Settings and counts"),
         (name = "Messages", description = "Publish, receive, settle"),
+        (name = "Topics", description = "Publish to many queues at once; subscriptions and streams"),
         (name = "Dead letters", description = "Messages that were given up"),
         (name = "Operations", description = "Health and metrics"),
     ),
@@ -49,6 +50,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn hot_routes() -> OpenApiRouter<SharedGateway> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(publish::publish))
+        .routes(routes!(publish_topic::publish_topic))
         .routes(routes!(receive::receive))
         .routes(routes!(ack::ack))
         .routes(routes!(nack::nack))
@@ -71,6 +73,22 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
         .routes(routes!(purge::purge_queue))
         .routes(routes!(messages::list_messages))
         .routes(routes!(messages::get_message, messages::delete_message))
+        .routes(routes!(topics::list_topics))
+        .routes(routes!(
+            topics::put_topic,
+            topics::patch_topic,
+            topics::get_topic,
+            topics::delete_topic
+        ))
+        .routes(routes!(stream::read_stream))
+        .routes(routes!(publish_topic::explain))
+        .routes(routes!(subscriptions::list_subscriptions))
+        .routes(routes!(
+            subscriptions::put_subscription,
+            subscriptions::patch_subscription,
+            subscriptions::get_subscription,
+            subscriptions::delete_subscription
+        ))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::purge_dead_letters))

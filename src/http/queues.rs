@@ -1,19 +1,20 @@
 //! `/v1/queues`: settings and counts.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InQueue, NoParams, OptionalJson, Query, UniqueNames, parse};
-use super::page;
+use super::extract::{InQueue, NoParams, OptionalJson, Query};
+use super::precondition;
 use super::problem::Problem;
 use super::queue_config::QueueConfig;
+use super::resource::{ListParams, not_system, put_status};
 use super::{Gateway, SharedGateway, reply};
 use crate::domain::QueueName;
-use crate::store::{self, Counts, Queue};
+use crate::store::{self, Counts, DeletedQueue, Queue};
 
 /// A queue with its settings and live counts.
 #[derive(Debug, Serialize, ToSchema)]
@@ -92,42 +93,15 @@ fn etag(queue: &Queue) -> String {
     format!("\"{}-{}\"", queue.id, queue.version)
 }
 
-/// Whether `If-Match` (or `If-None-Match: *`) lets a change pass; `None` is a
-/// queue that is not there.
+/// Whether the request's conditions let a change pass; `None` is a queue that is
+/// not there.
 fn check_preconditions(headers: &HeaderMap, queue: Option<&Queue>) -> Result<(), Problem> {
-    let matches = |value: &HeaderValue, queue: &Queue| {
-        let etag = etag(queue);
-        value.to_str().is_ok_and(|list| {
-            list.split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag == etag)
-        })
-    };
-    let failed = match (headers.get(header::IF_MATCH), queue) {
-        (Some(_), None) => true,
-        (Some(value), Some(queue)) => !matches(value, queue),
-        (None, _) => false,
-    } || match (headers.get(header::IF_NONE_MATCH), queue) {
-        (Some(value), Some(queue)) => matches(value, queue),
-        _ => false,
-    };
-    if failed {
-        Err(Problem::precondition_failed())
-    } else {
-        Ok(())
-    }
-}
-
-fn is_conditional(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH)
+    precondition::check(headers, queue.map(etag).as_deref())
 }
 
 fn answer(status: StatusCode, queue: &Queue, counts: Option<CountsView>) -> Response {
-    let mut response = reply(status, &QueueView::new(queue, counts));
-    if let Ok(value) = HeaderValue::from_str(&etag(queue)) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
-    response
+    let response = reply(status, &QueueView::new(queue, counts));
+    precondition::tagged(response, &etag(queue))
 }
 
 /// Create or replace a queue
@@ -162,15 +136,10 @@ pub(crate) async fn put_queue(
     headers: HeaderMap,
     OptionalJson(config): OptionalJson<QueueConfig>,
 ) -> Result<Response, Problem> {
-    if name.is_system() {
-        return Err(Problem::invalid(
-            "queue",
-            "names that begin with system. are the gateway's",
-        ));
-    }
+    not_system(&name, "queue")?;
     let store = gateway.broker.store();
     let settings = config.settings()?;
-    if is_conditional(&headers) {
+    if precondition::is_conditional(&headers) {
         let old = store.queue_now(&name).await?;
         check_preconditions(&headers, old.as_deref())?;
         if let Some(old) = old {
@@ -192,12 +161,7 @@ pub(crate) async fn put_queue(
         tracing::info!(queue = %name, "queue created");
     }
     let counts = gateway.counts(&put.queue).await?;
-    let status = if put.created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
-    Ok(answer(status, &put.queue, counts))
+    Ok(answer(put_status(put.created), &put.queue, counts))
 }
 
 /// Change some settings of a queue
@@ -232,17 +196,7 @@ pub(crate) async fn patch_queue(
     headers: HeaderMap,
     request: axum::extract::Request,
 ) -> Result<Response, Problem> {
-    let is_merge_patch = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("application/merge-patch+json"));
-    if !is_merge_patch && !super::extract::is_json(&headers) {
-        return Err(super::extract::wrong_content_type(
-            "application/merge-patch+json",
-        ));
-    }
-    let bytes = super::extract::read_body(&headers, request.into_body()).await?;
-    let UniqueNames(patch) = parse(&bytes)?;
+    let patch = precondition::read_patch(&headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..10 {
@@ -251,12 +205,8 @@ pub(crate) async fn patch_queue(
             .await?
             .ok_or_else(|| Problem::queue_not_found(&name))?;
         check_preconditions(&headers, Some(&old))?;
-        let mut document = serde_json::to_value(QueueConfig::from(&old.settings))
-            .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
-        json_patch::merge(&mut document, &patch);
-        let merged = serde_json::to_vec(&document)
-            .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
-        let settings = parse::<QueueConfig>(&merged)?.settings()?;
+        let config = precondition::patched(&QueueConfig::from(&old.settings), &patch)?;
+        let settings = config.settings()?;
         match store.update_queue(&name, &settings, old.version).await {
             Err(store::Error::Conflict) => {}
             other => {
@@ -295,18 +245,32 @@ pub(crate) async fn get_queue(
     Ok(answer(StatusCode::OK, &queue, counts))
 }
 
+/// How to delete.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteParams {
+    /// Also where subscriptions feed it: they go too.
+    #[serde(default)]
+    #[param(required = false)]
+    force: bool,
+}
+
 /// Delete a queue
 ///
-/// With everything in it, dead letters too.
+/// With everything in it, dead letters too. A queue that subscriptions feed is
+/// only deleted with `force=true`, and the subscriptions with it.
 #[utoipa::path(
     delete, path = "/v1/queues/{queue}", tag = "Queues",
     params(
         ("queue" = String, Path, description = "Its name", example = "orders"),
+        DeleteParams,
         ("If-Match" = Option<String>, Header, description = "Only if it has this ETag"),
     ),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "`queue-not-found`"),
+        (status = 409, description = "`queue-in-use`, `changed-meanwhile`"),
         (status = 412, description = "`precondition-failed`"),
         (status = 422, description = "`invalid`"),
     ),
@@ -314,7 +278,7 @@ pub(crate) async fn get_queue(
 pub(crate) async fn delete_queue(
     State(gateway): State<SharedGateway>,
     InQueue(name): InQueue,
-    Query(NoParams {}): Query<NoParams>,
+    Query(params): Query<DeleteParams>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let store = gateway.broker.store();
@@ -323,29 +287,39 @@ pub(crate) async fn delete_queue(
         .await?
         .ok_or_else(|| Problem::queue_not_found(&name))?;
     check_preconditions(&headers, Some(&queue))?;
-    let version = is_conditional(&headers).then_some(queue.version);
-    if !store.delete_queue(&name, version).await? {
-        return Err(match version {
-            Some(_) => Problem::precondition_failed(),
-            None => Problem::queue_not_found(&name),
-        });
+    let version = precondition::is_conditional(&headers).then_some(queue.version);
+    match store.delete_queue(&name, version, params.force).await? {
+        DeletedQueue::Gone => {
+            tracing::info!(queue = %name, "queue deleted");
+            Ok(StatusCode::NO_CONTENT)
+        }
+        DeletedQueue::Missing if version.is_some() => Err(Problem::precondition_failed()),
+        DeletedQueue::Missing => Err(Problem::queue_not_found(&name)),
+        DeletedQueue::Fed(subscriptions) => Err(in_use(&subscriptions)),
     }
-    tracing::info!(queue = %name, "queue deleted");
-    Ok(StatusCode::NO_CONTENT)
 }
 
-/// Which queues to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListParams {
-    /// Only names that begin so.
-    #[param(example = "ord")]
-    prefix: Option<String>,
-    /// At most so many; 1 to 1000, by default 100.
-    limit: Option<i64>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
+/// Names the first few.
+fn in_use(subscriptions: &[String]) -> Problem {
+    const SHOWN: usize = 3;
+    let mut names: Vec<&str> = subscriptions
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect();
+    let more = format!("{} more", subscriptions.len().saturating_sub(SHOWN));
+    if subscriptions.len() > SHOWN {
+        names.push(&more);
+    }
+    Problem::new(
+        StatusCode::CONFLICT,
+        "queue-in-use",
+        format!(
+            "Subscriptions feed it (topic/subscription): {}. Delete them first, or the queue with \
+             ?force=true and them with it.",
+            names.join(", ")
+        ),
+    )
 }
 
 /// List queues
@@ -364,34 +338,13 @@ pub(crate) async fn list_queues(
     Query(params): Query<ListParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let limit = page::limit(params.limit)?;
-    let after = params
-        .cursor
-        .as_deref()
-        .map(page::name_cursor)
-        .transpose()?
-        .unwrap_or_default();
-    let prefix = params.prefix.unwrap_or_default();
-    if prefix.contains('\0') {
-        return Err(Problem::bad_request(
-            "invalid-query",
-            "prefix must not contain NUL",
-        ));
-    }
+    let page = params.page()?;
     let mut queues = gateway
         .broker
         .store()
-        .list_queues(&prefix, &after, limit + 1)
+        .list_queues(&page.prefix, &page.after, page.ask())
         .await?;
-    let more = i64::try_from(queues.len()).unwrap_or(i64::MAX) > limit;
-    if more {
-        queues.pop();
-    }
-    let next_cursor = queues
-        .last()
-        .filter(|_| more)
-        .map(|last| page::write_name_cursor(last.name.as_str()));
-    let headers = page::link(&uri, next_cursor.as_deref());
+    let (next_cursor, headers) = page.cut(&mut queues, |queue| &queue.name, &uri);
     let list = QueueList {
         queues: queues
             .iter()

@@ -23,6 +23,11 @@
 //! delete, and a body is never rewritten: partitions whose messages are all
 //! settled are dropped whole ([`partitions`]).
 //!
+//! A publish to a topic writes the body once too, and a narrow row for each
+//! queue that a matching subscription feeds ([`publish_topic`]); from then on
+//! the copies live apart. If the topic retains its messages, a row in `stream`
+//! says where the message stands in commit order ([`stream`]).
+//!
 //! # Watermarks
 //!
 //! Deleted rows stay in the index until they can be vacuumed, which a snapshot
@@ -45,6 +50,7 @@ mod browse;
 mod claim;
 mod counts;
 mod dead_letters;
+mod delete_queue;
 mod due;
 mod envelope;
 mod error;
@@ -52,9 +58,14 @@ mod gateways;
 mod maintenance;
 mod partitions;
 mod publish;
+mod publish_topic;
 mod purge;
 mod queues;
 mod settle;
+mod stream;
+mod subscriptions;
+mod topics;
+mod topology;
 pub mod watermark;
 
 use std::borrow::Cow;
@@ -71,13 +82,21 @@ pub use browse::{Attempt, Cursor, Peek, State, Stored};
 pub use claim::{Claimed, Delivery, Receiver};
 pub use counts::Counts;
 pub use dead_letters::{DeadFilter, DeadLetter, Redrive};
+pub use delete_queue::DeletedQueue;
 pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::Error;
 pub use gateways::Announcements;
 pub use publish::{Publish, PublishResult, Published, Refusal};
+pub use publish_topic::{
+    Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
+};
 pub use queues::{Put, Queue};
 pub use settle::{Fate, Settle, Settled};
+pub use stream::Retained;
+pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
+pub use topics::Topic;
+pub use topology::{Binding, Route, Topology};
 pub use watermark::Violations;
 
 use crate::metrics::Metrics;
@@ -113,6 +132,7 @@ pub struct Store {
     /// listing or sweep holds.
     hot: PgPool,
     queues: Arc<queues::Cache>,
+    topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
     metrics: Arc<Metrics>,
     partition_size: i64,
@@ -135,6 +155,7 @@ impl Store {
             pool: pool(options.clone(), connections - hot, Duration::from_secs(5)),
             hot: pool(options, hot, Duration::from_secs(1)),
             queues: Arc::default(),
+            topologies: Arc::default(),
             watermarks: Arc::default(),
             metrics: Arc::default(),
             partition_size,
@@ -248,8 +269,14 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 11] = [
+        let groups: [&[(&str, &str)]; 17] = [
             publish::STATEMENTS,
+            publish_topic::STATEMENTS,
+            stream::STATEMENTS,
+            topology::STATEMENTS,
+            topics::STATEMENTS,
+            subscriptions::STATEMENTS,
+            delete_queue::STATEMENTS,
             claim::STATEMENTS,
             settle::STATEMENTS,
             due::STATEMENTS,

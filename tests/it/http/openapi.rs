@@ -143,7 +143,7 @@ fn every_operation_is_described() {
             assert!(parameter["description"].is_string(), "{what} {parameter}");
         }
     }
-    assert_eq!(ids.len(), 22);
+    assert_eq!(ids.len(), 35);
 }
 
 #[test]
@@ -168,6 +168,8 @@ fn operations_on_one_path_are_all_there() {
 async fn every_example_runs_as_it_stands() {
     let app = App::start().await;
     app.queue("orders", json!({})).await;
+    app.topic("shop", json!({})).await;
+    app.subscription("shop", "billing", json!({})).await;
     let document = document();
     let mut ran = BTreeSet::new();
     // What takes messages away comes after what leaves them.
@@ -177,6 +179,7 @@ async fn every_example_runs_as_it_stands() {
         (
             method == "delete",
             path.ends_with("{queue}") && method == "delete",
+            path.ends_with("{topic}") && method == "delete",
             is_purge,
         )
     });
@@ -219,7 +222,11 @@ async fn every_example_runs_as_it_stands() {
                     .await
                     .expect(StatusCode::OK);
             }
-            let real = path.replace("{queue}", "orders").replace("{id}", &id);
+            let real = path
+                .replace("{queue}", "orders")
+                .replace("{id}", &id)
+                .replace("{topic}", "shop")
+                .replace("{subscription}", "billing");
             let mut request = app.request(method.to_uppercase().parse().unwrap(), &real);
             if let Some((content_type, body)) = body {
                 let json = body

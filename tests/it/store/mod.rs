@@ -8,7 +8,9 @@ mod priorities;
 mod rotation;
 mod schema;
 mod snapshots;
+mod streams;
 mod ten_million;
+mod topic_wal;
 mod watermarks;
 
 use chrono::{DateTime, Utc};

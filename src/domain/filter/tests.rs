@@ -1,0 +1,1 @@
+//! Properties of whole filters, against matchers written without looking.
