@@ -220,7 +220,7 @@ impl App {
         let stop_writers = CancellationToken::new();
         let gateway_id = rand::random::<i64>();
         let broker = Arc::new(Broker::start(&store, &tracker, &stop_writers));
-        workers::start(&broker, gateway_id, &tracker, &stop);
+        workers::start(&broker, gateway_id, config.backlog_high, &tracker, &stop);
         let gateway = Arc::new(Gateway {
             broker: Arc::clone(&broker),
             receipts: ReceiptKey::new(&secret),

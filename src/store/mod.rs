@@ -46,6 +46,7 @@
 //!   rows are deleted by the address found there. So plans cannot flip when a
 //!   table grows from nothing to ten million rows between two `ANALYZE`s.
 
+mod backlog;
 mod browse;
 mod claim;
 mod counts;
@@ -78,6 +79,7 @@ pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
+pub use backlog::Backlog;
 pub use browse::{Attempt, Cursor, Peek, State, Stored};
 pub use claim::{Claimed, Delivery, Receiver};
 pub use counts::Counts;
@@ -269,7 +271,8 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 17] = [
+        let groups: [&[(&str, &str)]; 18] = [
+            backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
             stream::STATEMENTS,

@@ -15,8 +15,10 @@
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
 //! | [`upkeep`] metrics | histograms summed up | every 5 s |
 //! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
+//! | [`events`] | publishes to `system.events`; looks for backlogs | once a second if there is something, every 10 s |
 //! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |
 
+mod events;
 mod peers;
 mod promote;
 mod upkeep;
@@ -35,9 +37,11 @@ use crate::store;
 pub fn start(
     broker: &Arc<Broker>,
     gateway_id: i64,
+    backlog_high: i64,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    events::start(broker, backlog_high, tracker, stop);
     promote::start(broker, tracker, stop);
     peers::start(broker, gateway_id, tracker, stop);
     upkeep::start(broker, tracker, stop);

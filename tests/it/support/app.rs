@@ -52,6 +52,7 @@ pub(crate) fn config(database_url: &str) -> Config {
             concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/secret.key").into(),
         ),
         webhook_allow: vec!["127.0.0.0/8".parse().unwrap()],
+        backlog_high: 100_000,
         log: "off".into(),
         log_format: LogFormat::Human,
         drain_seconds: 5,
