@@ -167,6 +167,11 @@ impl std::fmt::Display for Scalar {
 
 impl std::fmt::Display for Range {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let (Some(low), Some(high)) = (self.low, self.high)
+            && low.number == high.number
+        {
+            return write!(f, "= {}", low.number);
+        }
         let sign = |included| if included { "=" } else { "" };
         if let Some(low) = self.low {
             write!(f, ">{} {}", sign(low.included), low.number)?;

@@ -1,8 +1,7 @@
 //! The filters of subscriptions: which messages of a topic a queue gets.
 //!
-//! A filter has up to three parts, all of which must match: a
-//! [pattern](pattern) for the routing key, values of [headers](headers), and a
-//! [policy](policy) for the body. It is parsed and compiled once, when a
+//! A filter has up to three parts, all of which must match: a [`pattern`] for the
+//! routing key, values of [`headers`], and a [`policy`] for the body. It is parsed and compiled once, when a
 //! subscription changes, and then asked for every message; so what is costly or
 //! can fail happens in [`Filter::parse`], and matching can neither fail nor take
 //! more than (what the filter names) × (what the message has).

@@ -18,15 +18,14 @@ pub(super) fn parse(json: &Value, at: &str, faults: &mut Faults) -> Policy {
         faults,
         conditions: 0,
     };
-    let policy = match json {
-        Value::Object(fields) => parser.object(fields, at, 1),
-        _ => {
-            parser.faults.add(
-                at,
-                "must be an object of keys and conditions, such as {\"country\": [\"de\", \"fr\"]}",
-            );
-            Policy(Vec::new())
-        }
+    let policy = if let Value::Object(fields) = json {
+        parser.object(fields, at, 1)
+    } else {
+        parser.faults.add(
+            at,
+            "must be an object of keys and conditions, such as {\"country\": [\"de\", \"fr\"]}",
+        );
+        Policy(Vec::new())
     };
     if parser.conditions > CONDITIONS {
         parser.faults.add(

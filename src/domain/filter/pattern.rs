@@ -108,12 +108,11 @@ mod tests {
     fn naive(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,
-            (None, Some(_)) => false,
             (Some((&"#", pattern)), None) => naive(pattern, key),
             (Some((&"#", rest)), Some((_, key_rest))) => {
                 naive(rest, key) || naive(pattern, key_rest)
             }
-            (Some(_), None) => false,
+            (None, Some(_)) | (Some(_), None) => false,
             (Some((word, pattern)), Some((found, key))) => {
                 (*word == "*" || word == found) && naive(pattern, key)
             }

@@ -1,1 +1,0 @@
-//! Properties of whole filters, against matchers written without looking.
