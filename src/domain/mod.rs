@@ -4,6 +4,7 @@
 //! arguments. Nothing here imports from the rest of the crate.
 
 mod backoff;
+mod breaker;
 mod disposition;
 mod error;
 mod id;
@@ -12,8 +13,10 @@ mod name;
 mod queue;
 mod receipt;
 mod seconds;
+mod webhook;
 
 pub use backoff::Backoff;
+pub use breaker::{Breaker, BreakerSettings, BreakerState, Call, Transition};
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
 pub use id::MessageId;
@@ -22,3 +25,4 @@ pub use name::QueueName;
 pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RetrySettings};
 pub use receipt::{Lease, ReceiptKey};
 pub use seconds::Seconds;
+pub use webhook::{DisableReason, WebhookSettings, WebhookStatus, secret_text};

@@ -56,6 +56,7 @@ mod purge;
 mod queues;
 mod settle;
 pub mod watermark;
+mod webhooks;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -79,6 +80,10 @@ pub use publish::{Publish, PublishResult, Published, Refusal};
 pub use queues::{Put, Queue};
 pub use settle::{Fate, Settle, Settled};
 pub use watermark::Violations;
+pub use webhooks::{
+    AttemptFilter, Lane, OVERLAP, PushAttempt, PushOutcomeKind, PushRecord, Resent, Webhook,
+    WebhookPut,
+};
 
 use crate::metrics::Metrics;
 
@@ -259,7 +264,7 @@ impl Store {
             maintenance::STATEMENTS,
             partitions::STATEMENTS,
         ];
-        groups.concat()
+        [groups.concat(), webhooks::STATEMENTS.concat()].concat()
     }
 
     /// Closes all connections, once those in use are given back.
@@ -310,7 +315,8 @@ fn pool(options: ConnectOptions, connections: u32) -> PgPool {
 /// Declares the statements of a module: a constant each, and the list of all.
 macro_rules! statements {
     ($($name:ident = $file:literal;)+) => {
-        $(pub(super) const $name: &str = include_str!(concat!("sql/", $file, ".sql"));)+
+        $(pub(super) const $name: &str = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/src/store/sql/", $file, ".sql"));)+
         pub(super) const STATEMENTS: &[(&str, &str)] = &[$(($file, $name)),+];
     };
 }
