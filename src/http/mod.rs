@@ -17,6 +17,7 @@ mod metrics;
 mod nack;
 mod openapi;
 mod page;
+mod precondition;
 mod problem;
 mod publish;
 mod purge;

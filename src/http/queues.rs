@@ -1,14 +1,15 @@
 //! `/v1/queues`: settings and counts.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InQueue, NoParams, OptionalJson, Query, UniqueNames, parse};
+use super::extract::{InQueue, NoParams, OptionalJson, Query};
 use super::page;
+use super::precondition;
 use super::problem::Problem;
 use super::queue_config::QueueConfig;
 use super::{Gateway, SharedGateway, reply};
@@ -92,42 +93,15 @@ fn etag(queue: &Queue) -> String {
     format!("\"{}-{}\"", queue.id, queue.version)
 }
 
-/// Whether `If-Match` (or `If-None-Match: *`) lets a change pass; `None` is a
-/// queue that is not there.
+/// Whether the request's conditions let a change pass; `None` is a queue that is
+/// not there.
 fn check_preconditions(headers: &HeaderMap, queue: Option<&Queue>) -> Result<(), Problem> {
-    let matches = |value: &HeaderValue, queue: &Queue| {
-        let etag = etag(queue);
-        value.to_str().is_ok_and(|list| {
-            list.split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag == etag)
-        })
-    };
-    let failed = match (headers.get(header::IF_MATCH), queue) {
-        (Some(_), None) => true,
-        (Some(value), Some(queue)) => !matches(value, queue),
-        (None, _) => false,
-    } || match (headers.get(header::IF_NONE_MATCH), queue) {
-        (Some(value), Some(queue)) => matches(value, queue),
-        _ => false,
-    };
-    if failed {
-        Err(Problem::precondition_failed())
-    } else {
-        Ok(())
-    }
-}
-
-fn is_conditional(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH)
+    precondition::check(headers, queue.map(etag).as_deref())
 }
 
 fn answer(status: StatusCode, queue: &Queue, counts: Option<CountsView>) -> Response {
-    let mut response = reply(status, &QueueView::new(queue, counts));
-    if let Ok(value) = HeaderValue::from_str(&etag(queue)) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
-    response
+    let response = reply(status, &QueueView::new(queue, counts));
+    precondition::tagged(response, &etag(queue))
 }
 
 /// Create or replace a queue
@@ -170,7 +144,7 @@ pub(crate) async fn put_queue(
     }
     let store = gateway.broker.store();
     let settings = config.settings()?;
-    if is_conditional(&headers) {
+    if precondition::is_conditional(&headers) {
         let old = store.queue_now(&name).await?;
         check_preconditions(&headers, old.as_deref())?;
         if let Some(old) = old {
@@ -232,17 +206,7 @@ pub(crate) async fn patch_queue(
     headers: HeaderMap,
     request: axum::extract::Request,
 ) -> Result<Response, Problem> {
-    let is_merge_patch = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("application/merge-patch+json"));
-    if !is_merge_patch && !super::extract::is_json(&headers) {
-        return Err(super::extract::wrong_content_type(
-            "application/merge-patch+json",
-        ));
-    }
-    let bytes = super::extract::read_body(&headers, request.into_body()).await?;
-    let UniqueNames(patch) = parse(&bytes)?;
+    let patch = precondition::read_patch(&headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..10 {
@@ -251,12 +215,8 @@ pub(crate) async fn patch_queue(
             .await?
             .ok_or_else(|| Problem::queue_not_found(&name))?;
         check_preconditions(&headers, Some(&old))?;
-        let mut document = serde_json::to_value(QueueConfig::from(&old.settings))
-            .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
-        json_patch::merge(&mut document, &patch);
-        let merged = serde_json::to_vec(&document)
-            .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
-        let settings = parse::<QueueConfig>(&merged)?.settings()?;
+        let config = precondition::patched(&QueueConfig::from(&old.settings), &patch)?;
+        let settings = config.settings()?;
         match store.update_queue(&name, &settings, old.version).await {
             Err(store::Error::Conflict) => {}
             other => {
@@ -323,7 +283,7 @@ pub(crate) async fn delete_queue(
         .await?
         .ok_or_else(|| Problem::queue_not_found(&name))?;
     check_preconditions(&headers, Some(&queue))?;
-    let version = is_conditional(&headers).then_some(queue.version);
+    let version = precondition::is_conditional(&headers).then_some(queue.version);
     if !store.delete_queue(&name, version).await? {
         return Err(match version {
             Some(_) => Problem::precondition_failed(),
