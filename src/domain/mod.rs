@@ -3,6 +3,7 @@
 //! message is decided here by pure functions whose time and chance are
 //! arguments. Nothing here imports from the rest of the crate.
 
+mod address;
 mod backoff;
 mod breaker;
 mod disposition;
@@ -12,9 +13,15 @@ mod message;
 mod name;
 mod queue;
 mod receipt;
+mod retry_after;
+mod sealing;
 mod seconds;
+mod signature;
 mod webhook;
 
+pub use address::{
+    AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address,
+};
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Call, Transition};
 pub use disposition::{DeadReason, Disposition, Failure, decide};
@@ -24,5 +31,8 @@ pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;
 pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RetrySettings};
 pub use receipt::{Lease, ReceiptKey};
+pub use retry_after::retry_after;
+pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;
+pub use signature::{WebhookSecret, sign};
 pub use webhook::{DisableReason, WebhookSettings, WebhookStatus, secret_text};
