@@ -49,6 +49,7 @@
 //! | [`store`] | Postgres: the only place that knows sqlx | `domain`, `metrics` |
 //! | [`batch`] | group commit, waiting receivers | `domain`, `store` |
 //! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch` |
+//! | [`webhook`] | pushes: the only place that knows the outbound HTTP client | `domain` |
 //! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics` |
 //! | [`embedded`] | the private Postgres | nothing |
 //! | [`metrics`] | names of all metrics | nothing |
@@ -67,4 +68,5 @@ pub mod http;
 pub mod metrics;
 pub mod store;
 pub mod telemetry;
+pub mod webhook;
 pub mod workers;

@@ -11,9 +11,11 @@ const SEES: &[(&str, &[&str])] = &[
     ("batch", &["domain", "store"]),
     ("http", &["domain", "store", "batch"]),
     ("workers", &["domain", "store", "batch", "metrics"]),
+    ("webhook", &["domain"]),
     ("embedded", &[]),
     ("metrics", &[]),
-    ("config", &["store"]),
+    ("config", &["domain", "store"]),
+    ("secrets", &["domain"]),
     ("telemetry", &["config"]),
 ];
 
@@ -26,6 +28,7 @@ const KNOWS: &[(&str, &str)] = &[
     ("utoipa_axum", "http"),
     ("utoipa_swagger_ui", "http"),
     ("tower_http", "http"),
+    ("reqwest", "webhook"),
 ];
 
 /// What rules must not depend on: I/O, the clock, chance.
@@ -186,6 +189,9 @@ fn each_rule_finds_what_is_against_it() {
         ("http/ack.rs", "fn f() -> crate::workers::X {}", 1),
         ("workers/mod.rs", "use axum::Router;", 1),
         ("workers/mod.rs", "pub(crate) fn f() {} // crate::http", 0),
+        ("webhook/pusher.rs", "use crate::store::Store;", 1),
+        ("webhook/pusher.rs", "use crate::domain::sign; use reqwest::Client;", 0),
+        ("workers/push.rs", "use reqwest::Client;", 1),
         ("app.rs", "use crate::http; tokio::spawn(x);", 1),
         ("batch/due.rs", "#[cfg(test)]\nuse sqlx::Row;", 0),
         ("batch/due.rs", &long, 1),
