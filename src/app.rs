@@ -1,6 +1,7 @@
 //! Wires everything together; starts it in order and ends it in the reverse.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Broker;
 use crate::config::Config;
-use crate::domain::ReceiptKey;
+use crate::domain::{ReceiptKey, SealingKey};
 use crate::embedded::{self, Embedded};
 use crate::http::{self, Gateway};
+use crate::secrets;
 use crate::store::{self, ConnectOptions, Store};
 use crate::workers;
 
@@ -27,6 +29,9 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The key that seals webhooks' secrets.
+    #[error(transparent)]
+    Secrets(#[from] secrets::Error),
     /// The address.
     #[error(
         "cannot listen on {address} (is another gateway running? --listen takes another address)"
@@ -67,6 +72,8 @@ pub struct Database {
 /// A private Postgres and the task that watches over it.
 #[derive(Debug)]
 struct Private {
+    /// Not always the one that was asked for.
+    data_dir: PathBuf,
     stop: CancellationToken,
     watch: JoinHandle<Result<(), embedded::Error>>,
 }
@@ -101,6 +108,7 @@ impl Database {
                 postgres.data_dir().display()
             ),
             private: Some(Private {
+                data_dir: postgres.data_dir().to_owned(),
                 watch: TaskTracker::new().spawn(postgres.supervise(stop.clone())),
                 stop,
             }),
@@ -133,6 +141,19 @@ impl Database {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The key that seals webhooks' secrets; `None` if nobody gave one for a
+    /// database that is not ours.
+    ///
+    /// # Errors
+    /// [`secrets::Error`].
+    fn sealing_key(&self, config: &Config) -> Result<Option<SealingKey>, secrets::Error> {
+        let data_dir = self
+            .private
+            .as_ref()
+            .map(|private| private.data_dir.as_path());
+        secrets::sealing_key(config.secret_key_file.as_deref(), data_dir)
     }
 
     /// Stops it, if it is ours.
@@ -187,6 +208,7 @@ impl App {
     ) -> Result<impl FnOnce(Database) -> Self + use<>, Error> {
         let store = database.store(config).await?;
         let secret = store.secret().await?;
+        let sealing = database.sealing_key(config)?;
         let gaps = store.durability_gaps().await?;
         let address = listener.local_addr().map_err(|source| Error::Listen {
             address: config.listen,
@@ -202,6 +224,7 @@ impl App {
         let gateway = Arc::new(Gateway {
             broker: Arc::clone(&broker),
             receipts: ReceiptKey::new(&secret),
+            sealing,
             id: gateway_id,
             clock: now,
             gaps: gaps.clone(),

@@ -8,6 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::domain::AllowEntry;
 use crate::store::{ConnectOptions, Store};
 
 /// Message queues over plain HTTP, kept in Postgres.
@@ -109,6 +110,35 @@ pub struct Config {
         value_parser = clap::value_parser!(i64).range(100..=1_000_000_000)
     )]
     pub partition_messages: i64,
+
+    /// File with the key that webhooks' secrets are sealed with
+    ///
+    /// 32 bytes as 64 hex digits (`openssl rand -hex 32`) or in base64. By
+    /// default `secret.key` in the data folder, made at the first start. With
+    /// --database-url there is no default, since all gateways need the same key:
+    /// without one, no webhook can be made.
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_SECRET_KEY_FILE",
+        value_name = "FILE"
+    )]
+    pub secret_key_file: Option<PathBuf>,
+
+    /// Let webhooks reach these addresses, besides the public ones
+    ///
+    /// May be given several times, or with commas between. Nothing private is
+    /// reached that is not named here, loopback included; so 0.0.0.0/0 names
+    /// everything that is private, too. Without a port it is any port; otherwise
+    /// webhooks reach 80, 443, 8080 and 8443. IPv6 in brackets: `[fd00::]/8:443`.
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_WEBHOOK_ALLOW",
+        value_name = "CIDR[:PORT]",
+        value_delimiter = ','
+    )]
+    pub webhook_allow: Vec<AllowEntry>,
 
     /// What to log: a level (error, warn, info, debug, trace) or a filter such
     /// as `info,postrider::http=debug`

@@ -53,7 +53,8 @@
 //! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics` |
 //! | [`embedded`] | the private Postgres | nothing |
 //! | [`metrics`] | names of all metrics | nothing |
-//! | [`config`], [`telemetry`] | settings, logging | `store` for its options |
+//! | [`secrets`] | the key file that webhooks' secrets are sealed with | `domain` |
+//! | [`config`], [`telemetry`] | settings, logging | `domain`, `store` for its options |
 //! | [`app`] | the wiring: start and drain in order | all |
 //!
 //! Read a verb from top to bottom: `http/publish.rs`, `domain/message.rs`,
@@ -66,6 +67,7 @@ pub mod domain;
 pub mod embedded;
 pub mod http;
 pub mod metrics;
+pub mod secrets;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;

@@ -42,7 +42,7 @@ pub use listen::listen;
 pub use openapi::document;
 
 use crate::batch::Broker;
-use crate::domain::{QueueName, ReceiptKey};
+use crate::domain::{QueueName, ReceiptKey, SealingKey};
 use crate::store::Queue;
 use problem::Problem;
 
@@ -52,6 +52,8 @@ pub struct Gateway {
     pub broker: Arc<Broker>,
     /// Writes and reads receipts.
     pub receipts: ReceiptKey,
+    /// Seals webhooks' secrets; without it no webhook can be made.
+    pub sealing: Option<SealingKey>,
     /// This gateway's number among the gateways of the database.
     pub id: i64,
     /// The time, for the sanity of times that clients send; never for what is

@@ -12,4 +12,5 @@ mod embedded;
 mod faults;
 mod http;
 mod store;
+mod webhook;
 mod workers;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::process::{Folder, Process};
-use crate::support::{Database, eventually};
+use crate::support::{Database, eventually, http_client};
 
 /// What a load of publishes brought about.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Load {
         for _ in 0..8 {
             let (load, url) = (Arc::clone(self), format!("{url}/v1/queues/work/messages"));
             clients.spawn(async move {
-                let client = Client::new();
+                let client = http_client();
                 while !load.stop.load(Ordering::SeqCst) {
                     let body = load.next.fetch_add(1, Ordering::SeqCst);
                     let request = client
@@ -82,7 +82,7 @@ impl Load {
     /// that was acknowledged is lost, nothing comes that was never sent, and
     /// nothing comes twice.
     async fn check(&self, url: &str) {
-        let client = Client::new();
+        let client = http_client();
         let call = async |verb: &str, body: Value| -> Value {
             loop {
                 let response = client
@@ -125,7 +125,7 @@ impl Load {
 }
 
 async fn make_queue(url: &str) {
-    let response = Client::new()
+    let response = http_client()
         .put(format!("{url}/v1/queues/work"))
         .send()
         .await
@@ -134,7 +134,7 @@ async fn make_queue(url: &str) {
 }
 
 async fn status_of(url: &str) -> u16 {
-    match Client::new()
+    match http_client()
         .get(url)
         .timeout(Duration::from_secs(10))
         .send()
@@ -249,7 +249,7 @@ async fn sigterm_answers_every_request_in_hand_and_ends_within_ten_seconds() {
     for _ in 0..50 {
         let url = format!("{}/v1/queues/work/receive", process.url);
         waiting.spawn(async move {
-            let response = Client::new()
+            let response = http_client()
                 .post(url)
                 .header("content-type", "application/json")
                 .body(r#"{"wait_seconds": 60}"#)

@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::support::App;
+use crate::support::{App, http_client};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_runs_is_live_and_ready() {
@@ -64,7 +64,7 @@ async fn unknown_query_parameters_are_refused_by_name() {
 async fn a_gateway_that_stops_serves_no_more() {
     let app = App::start().await;
     let url = app.url("/readyz");
-    let client = reqwest::Client::new();
+    let client = http_client();
     assert_eq!(
         client.get(&url).send().await.unwrap().status(),
         StatusCode::OK

@@ -48,10 +48,22 @@ pub(crate) fn config(database_url: &str) -> Config {
         database_connections: 12,
         pg_bin: None,
         partition_messages: postrider::store::Store::PARTITION_SIZE,
+        secret_key_file: Some(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/secret.key").into(),
+        ),
+        webhook_allow: vec!["127.0.0.0/8".parse().unwrap()],
         log: "off".into(),
         log_format: LogFormat::Human,
         drain_seconds: 5,
     }
+}
+
+/// A client for the gateway itself.
+#[expect(clippy::disallowed_methods, reason = "tests ask what they please")]
+pub(crate) fn http_client() -> reqwest::Client {
+    // reqwest takes the process's; a second one is refused, and is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
 }
 
 /// A running gateway, in this process.
@@ -65,7 +77,7 @@ impl Gateway {
         let app = app::App::start(config).await.unwrap();
         Self {
             app,
-            client: reqwest::Client::new(),
+            client: http_client(),
         }
     }
 

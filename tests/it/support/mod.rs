@@ -3,9 +3,11 @@
 mod app;
 mod calls;
 mod postgres;
+mod receiver;
 mod wire;
 
-pub(crate) use app::{Answer, App, Gateway, config, eventually};
+pub(crate) use app::{Answer, App, Gateway, config, eventually, http_client};
 pub(crate) use calls::{Begun, begin, message};
 pub(crate) use postgres::Database;
+pub(crate) use receiver::{Received, Receiver, Reply};
 pub(crate) use wire::Wire;
