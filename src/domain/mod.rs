@@ -19,9 +19,7 @@ mod seconds;
 mod signature;
 mod webhook;
 
-pub use address::{
-    AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address,
-};
+pub use address::{AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address};
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Call, Transition};
 pub use disposition::{DeadReason, Disposition, Failure, decide};
@@ -35,4 +33,4 @@ pub use retry_after::retry_after;
 pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;
 pub use signature::{WebhookSecret, sign};
-pub use webhook::{DisableReason, WebhookSettings, WebhookStatus, secret_text};
+pub use webhook::{DisableReason, WebhookSettings, WebhookStatus, secret_context};

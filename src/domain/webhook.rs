@@ -3,9 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::breaker::BreakerSettings;
 use super::error::{Error, Invalid};
 use super::seconds::Seconds;
@@ -105,7 +102,6 @@ const RESERVED: &[&str] = &[
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "user-agent",
 ];
 
 /// Families of such headers.
@@ -118,11 +114,6 @@ impl WebhookSettings {
     pub const MAX_HEADER_NAME: usize = 128;
     /// Bytes of a custom header's value, at most: room for a signed token.
     pub const MAX_HEADER_VALUE: usize = 4096;
-    /// Bytes of a URL, at most.
-    pub const MAX_URL: usize = 2048;
-    /// Bytes of a new secret: as many as its HMAC puts out. Standard Webhooks
-    /// asks for 24 to 64.
-    pub const SECRET_BYTES: usize = 32;
 
     /// Checks every range and every header.
     ///
@@ -138,11 +129,6 @@ impl WebhookSettings {
                 });
             }
         };
-        demand(
-            self.url.len() <= Self::MAX_URL && !self.url.chars().any(char::is_control),
-            "/url",
-            "must be at most 2048 bytes without control characters",
-        );
         demand(
             (Seconds::from_millis(100)..=Seconds::new(300)).contains(&self.timeout),
             "/timeout_seconds",
@@ -213,10 +199,11 @@ impl WebhookSettings {
     }
 }
 
-/// A signing secret as Standard Webhooks spells it.
+/// What the sealed secret of a queue's webhook is bound to: it opens for no
+/// other.
 #[must_use]
-pub fn secret_text(secret: &[u8]) -> String {
-    format!("whsec_{}", STANDARD.encode(secret))
+pub fn secret_context(queue_id: i64) -> Vec<u8> {
+    format!("postrider webhook secret {queue_id}").into_bytes()
 }
 
 fn is_reserved(lower: &str) -> bool {
@@ -318,7 +305,6 @@ mod tests {
             "Upgrade",
             "Expect",
             "Content-Type",
-            "User-Agent",
             "Webhook-Id",
             "webhook-anything",
             "Proxy-Authorization",
@@ -386,10 +372,5 @@ mod tests {
         };
         assert!(!settings.gives_up(1000, 60_999));
         assert!(settings.gives_up(1000, 61_000));
-    }
-
-    #[test]
-    fn a_secret_is_spelled_as_the_standard_has_it() {
-        assert_eq!(secret_text(b"0123"), "whsec_MDEyMw==");
     }
 }

@@ -15,7 +15,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, dead_letters, extend, health, messages, metrics, nack, publish,
-    purge, queues, receive, uncancelled,
+    purge, queues, receive, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -32,6 +32,7 @@ use super::{
         (name = "Queues", description = "Settings and counts"),
         (name = "Messages", description = "Publish, receive, settle"),
         (name = "Dead letters", description = "Messages that were given up"),
+        (name = "Webhooks", description = "Messages pushed to an HTTP endpoint"),
         (name = "Operations", description = "Health and metrics"),
     ),
     components(schemas(ProblemBody)),
@@ -78,6 +79,18 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             dead_letters::get_dead_letter,
             dead_letters::delete_dead_letter
         ))
+        .routes(routes!(
+            webhooks::put_webhook,
+            webhooks::patch_webhook,
+            webhooks::get_webhook,
+            webhooks::delete_webhook
+        ))
+        .routes(routes!(webhooks::rotate_webhook_secret))
+        .routes(routes!(webhooks::test_webhook))
+        .routes(routes!(webhooks::pause_webhook))
+        .routes(routes!(webhooks::resume_webhook))
+        .routes(routes!(webhooks::list_webhook_attempts))
+        .routes(routes!(webhooks::resend_webhook))
 }
 
 pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
@@ -92,6 +105,7 @@ pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
 /// schema of problems.
 pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     flatten(&mut document);
+    webhooks::describe_push(&mut document);
     let problem = || {
         RefOr::T(
             ContentBuilder::new()

@@ -21,3 +21,4 @@ mod receive;
 mod redrive;
 mod refusal;
 mod schema;
+mod webhooks;
