@@ -13,11 +13,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Broker;
 use crate::config::Config;
-use crate::domain::{ReceiptKey, SealingKey};
+use crate::domain::{AllowList, ReceiptKey, SealingKey};
 use crate::embedded::{self, Embedded};
 use crate::http::{self, Gateway};
 use crate::secrets;
 use crate::store::{self, ConnectOptions, Store};
+use crate::webhook::{self, Pusher};
 use crate::workers;
 
 /// Why the gateway did not start.
@@ -32,6 +33,9 @@ pub enum Error {
     /// The key that seals webhooks' secrets.
     #[error(transparent)]
     Secrets(#[from] secrets::Error),
+    /// The client that webhooks are pushed with.
+    #[error(transparent)]
+    Webhook(#[from] webhook::Error),
     /// The address.
     #[error(
         "cannot listen on {address} (is another gateway running? --listen takes another address)"
@@ -209,6 +213,8 @@ impl App {
         let store = database.store(config).await?;
         let secret = store.secret().await?;
         let sealing = database.sealing_key(config)?;
+        let webhook_allow: AllowList = config.webhook_allow.iter().copied().collect();
+        let pusher = Arc::new(Pusher::new(webhook_allow.clone())?);
         let gaps = store.durability_gaps().await?;
         let address = listener.local_addr().map_err(|source| Error::Listen {
             address: config.listen,
@@ -225,6 +231,8 @@ impl App {
             broker: Arc::clone(&broker),
             receipts: ReceiptKey::new(&secret),
             sealing,
+            pusher,
+            webhook_allow,
             id: gateway_id,
             clock: now,
             gaps: gaps.clone(),

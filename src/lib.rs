@@ -18,6 +18,11 @@
 //! - A **disposition** is what becomes of a message after a failed attempt: back
 //!   to the queue at some time, or to the **dead letters**, from which a
 //!   **redrive** brings it back.
+//! - A **webhook** is a consumer that the gateways run: it pushes the messages of
+//!   its queue to a URL. Its **lane** is the right to do so, which one gateway at
+//!   a time owns ([`store::Lane`]), so that its limits hold over all gateways. Its
+//!   **breaker** ([`domain::Breaker`]) is *closed* while pushes go out and *open*
+//!   while none does, because too many failed.
 //! - A **gateway** is one process of this program. Any number of them share one
 //!   Postgres and know of each other only through it.
 //!
@@ -57,7 +62,7 @@
 //! | [`domain`] | the rules, pure | nothing |
 //! | [`store`] | Postgres: the only place that knows sqlx | `domain`, `metrics` |
 //! | [`batch`] | group commit, waiting receivers | `domain`, `store` |
-//! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch` |
+//! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch`, `webhook` |
 //! | [`webhook`] | pushes: the only place that knows the outbound HTTP client | `domain` |
 //! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics` |
 //! | [`embedded`] | the private Postgres | nothing |

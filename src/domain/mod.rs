@@ -5,6 +5,7 @@
 
 mod address;
 mod backoff;
+mod breaker;
 mod disposition;
 mod error;
 mod event;
@@ -19,9 +20,11 @@ mod sealing;
 mod seconds;
 mod signature;
 mod topic;
+mod webhook;
 
 pub use address::{AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address};
 pub use backoff::Backoff;
+pub use breaker::{Breaker, BreakerSettings, BreakerState, Call, Transition};
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
 pub use event::{EVENTS_TOPIC, Event};
@@ -36,3 +39,4 @@ pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;
 pub use signature::{WebhookSecret, sign};
 pub use topic::TopicSettings;
+pub use webhook::{DisableReason, WebhookSettings, WebhookStatus, secret_context};

@@ -31,6 +31,7 @@ mod settle;
 mod stream;
 mod subscriptions;
 mod topics;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -48,8 +49,9 @@ pub use listen::listen;
 pub use openapi::document;
 
 use crate::batch::Broker;
-use crate::domain::{QueueName, ReceiptKey, SealingKey};
+use crate::domain::{AllowList, QueueName, ReceiptKey, SealingKey};
 use crate::store::{Queue, Topic, Topology};
+use crate::webhook::Pusher;
 use problem::Problem;
 
 /// What the endpoints work with.
@@ -67,6 +69,10 @@ pub struct Gateway {
     pub clock: fn() -> DateTime<Utc>,
     /// Promises that the database's settings do not allow.
     pub gaps: Vec<String>,
+    /// Pushes the tests of webhooks.
+    pub pusher: Arc<Pusher>,
+    /// Which addresses may be pushed to besides public ones.
+    pub webhook_allow: AllowList,
     /// Tasks that must end before the gateway does.
     pub tracker: TaskTracker,
     /// Cancelled when the gateway is to end.

@@ -15,7 +15,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, dead_letters, extend, health, messages, metrics, nack, publish,
-    publish_topic, purge, queues, receive, stream, subscriptions, topics, uncancelled,
+    publish_topic, purge, queues, receive, stream, subscriptions, topics, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -33,6 +33,7 @@ use super::{
         (name = "Messages", description = "Publish, receive, settle"),
         (name = "Topics", description = "Publish to many queues at once; subscriptions and streams"),
         (name = "Dead letters", description = "Messages that were given up"),
+        (name = "Webhooks", description = "Messages pushed to an HTTP endpoint"),
         (name = "Operations", description = "Health and metrics"),
     ),
     components(schemas(ProblemBody)),
@@ -96,6 +97,18 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             dead_letters::get_dead_letter,
             dead_letters::delete_dead_letter
         ))
+        .routes(routes!(
+            webhooks::put_webhook,
+            webhooks::patch_webhook,
+            webhooks::get_webhook,
+            webhooks::delete_webhook
+        ))
+        .routes(routes!(webhooks::rotate_webhook_secret))
+        .routes(routes!(webhooks::test_webhook))
+        .routes(routes!(webhooks::pause_webhook))
+        .routes(routes!(webhooks::resume_webhook))
+        .routes(routes!(webhooks::list_webhook_attempts))
+        .routes(routes!(webhooks::resend_webhook))
 }
 
 pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
@@ -110,6 +123,7 @@ pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
 /// schema of problems.
 pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     flatten(&mut document);
+    webhooks::describe_push(&mut document);
     let problem = || {
         RefOr::T(
             ContentBuilder::new()

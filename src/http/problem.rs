@@ -83,6 +83,19 @@ impl Problem {
         domain::Error::invalid(pointer, detail).into()
     }
 
+    /// One part of the request is the reason, by a code of its own.
+    pub(crate) fn with_part(
+        status: StatusCode,
+        code: &'static str,
+        pointer: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        let (pointer, detail) = (pointer.into(), detail.into());
+        let mut problem = Self::new(status, code, format!("{pointer}: {detail}"));
+        problem.errors = vec![Part { pointer, detail }];
+        problem
+    }
+
     pub(crate) fn queue_not_found(name: &domain::QueueName) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -253,13 +266,12 @@ impl From<domain::Error> for Problem {
                 limit,
             } => {
                 let detail = format!("{size} bytes, over the max_message_bytes of {limit}");
-                let mut problem = Self::new(
+                Self::with_part(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "message-too-large",
-                    format!("{pointer}: {detail}"),
-                );
-                problem.errors = vec![Part { pointer, detail }];
-                problem
+                    pointer,
+                    detail,
+                )
             }
             domain::Error::ReceiptMalformed => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

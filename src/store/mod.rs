@@ -68,6 +68,7 @@ mod subscriptions;
 mod topics;
 mod topology;
 pub mod watermark;
+mod webhooks;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -100,6 +101,10 @@ pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
 pub use topics::Topic;
 pub use topology::{Binding, Route, Topology};
 pub use watermark::Violations;
+pub use webhooks::{
+    AttemptFilter, Lane, OVERLAP, PushAttempt, PushOutcomeKind, PushRecord, Resent, Webhook,
+    WebhookPut,
+};
 
 use crate::metrics::Metrics;
 
@@ -291,7 +296,7 @@ impl Store {
             maintenance::STATEMENTS,
             partitions::STATEMENTS,
         ];
-        groups.concat()
+        [groups.concat(), webhooks::STATEMENTS.concat()].concat()
     }
 
     /// Closes all connections, once those in use are given back.
@@ -343,7 +348,8 @@ fn pool(options: ConnectOptions, connections: u32, rested: Duration) -> PgPool {
 /// Declares the statements of a module: a constant each, and the list of all.
 macro_rules! statements {
     ($($name:ident = $file:literal;)+) => {
-        $(pub(super) const $name: &str = include_str!(concat!("sql/", $file, ".sql"));)+
+        $(pub(super) const $name: &str = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/src/store/sql/", $file, ".sql"));)+
         pub(super) const STATEMENTS: &[(&str, &str)] = &[$(($file, $name)),+];
     };
 }

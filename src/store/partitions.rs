@@ -32,10 +32,10 @@ const LEAST_AHEAD: i64 = 10_000;
 /// Live messages that may be moved out to free a partition: one in a hundred.
 const STRAGGLERS_PERMILLE: i64 = 10;
 
-/// Days of `attempts` and `dedup` made ahead: gateways may rest for a weekend.
+/// Days of `attempts`, `push_attempts` and `dedup` made ahead: gateways may rest for a weekend.
 const DAYS_AHEAD: i64 = 4;
 
-/// Days that failed attempts are kept.
+/// Days that failed attempts are kept, and what pushes came to.
 const ATTEMPT_DAYS: i64 = 30;
 
 /// Days that dedup ids are kept: the longest window and the day it began.
@@ -122,6 +122,14 @@ impl Store {
                             day::timestamp AT TIME ZONE 'UTC',
                             (day + 1)::timestamp AT TIME ZONE 'UTC');
                     END IF;
+                    IF to_regclass(format('postrider.push_attempts_%s', to_char(day, 'YYYYMMDD'))) IS NULL THEN
+                        EXECUTE format(
+                            'CREATE TABLE postrider.push_attempts_%s PARTITION OF postrider.push_attempts
+                                FOR VALUES FROM (%L) TO (%L)',
+                            to_char(day, 'YYYYMMDD'),
+                            day::timestamp AT TIME ZONE 'UTC',
+                            (day + 1)::timestamp AT TIME ZONE 'UTC');
+                    END IF;
                 END LOOP;
             END $$"
         );
@@ -160,7 +168,8 @@ impl Store {
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
     pub async fn drop_days(&self) -> Result<(), Error> {
         self.drop_days_of("dedup", DEDUP_DAYS).await?;
-        self.drop_days_of("attempts", ATTEMPT_DAYS).await
+        self.drop_days_of("attempts", ATTEMPT_DAYS).await?;
+        self.drop_days_of("push_attempts", ATTEMPT_DAYS).await
     }
 
     /// Drops the partitions of messages that nothing points into, after moving

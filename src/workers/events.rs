@@ -79,7 +79,11 @@ async fn publish(broker: &Broker, events: &HashMap<i64, Vec<Event>>) -> Result<(
     for (queue_id, events) in events.iter().filter(|(id, _)| !own.contains(id)) {
         // A queue that is gone has nothing to tell.
         if let Some(queue) = store.queue_by_id(*queue_id).await? {
-            messages.extend(events.iter().filter_map(|e| message(&topology, e, &queue.name)));
+            messages.extend(
+                events
+                    .iter()
+                    .filter_map(|e| message(&topology, e, &queue.name)),
+            );
         }
     }
     for batch in messages.chunks(BATCH) {

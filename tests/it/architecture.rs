@@ -9,7 +9,7 @@ const SEES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain", "metrics"]),
     ("batch", &["domain", "store"]),
-    ("http", &["domain", "store", "batch"]),
+    ("http", &["domain", "store", "batch", "webhook"]),
     ("workers", &["domain", "store", "batch", "metrics"]),
     ("webhook", &["domain"]),
     ("embedded", &[]),

@@ -26,3 +26,4 @@ mod stream;
 mod subscriptions;
 mod topic_refusals;
 mod topics;
+mod webhooks;

@@ -143,7 +143,7 @@ fn every_operation_is_described() {
             assert!(parameter["description"].is_string(), "{what} {parameter}");
         }
     }
-    assert_eq!(ids.len(), 35);
+    assert_eq!(ids.len(), 45);
 }
 
 #[test]
@@ -164,12 +164,38 @@ fn operations_on_one_path_are_all_there() {
     );
 }
 
+#[test]
+fn the_push_is_described_under_webhooks() {
+    let document = document();
+    let push = &document["webhooks"]["push"]["post"];
+    assert!(push["summary"].is_string(), "{push}");
+    assert_eq!(push["requestBody"]["required"], true);
+    let headers: Vec<&str> = push["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|parameter| {
+            assert_eq!(parameter["in"], "header", "{parameter}");
+            parameter["name"].as_str().unwrap()
+        })
+        .collect();
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        assert!(headers.contains(&name), "{headers:?}");
+    }
+    for status in ["2XX", "3XX", "410", "429", "503", "default"] {
+        let description = &push["responses"][status]["description"];
+        assert!(description.is_string(), "{status}: {push}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_runs_as_it_stands() {
     let app = App::start().await;
     app.queue("orders", json!({})).await;
     app.topic("shop", json!({})).await;
     app.subscription("shop", "billing", json!({})).await;
+    // Apart from those who receive: a webhook takes what they wait for.
+    app.queue("pushed", json!({})).await;
     let document = document();
     let mut ran = BTreeSet::new();
     // What takes messages away comes after what leaves them.
@@ -222,8 +248,13 @@ async fn every_example_runs_as_it_stands() {
                     .await
                     .expect(StatusCode::OK);
             }
+            let queue = if path.contains("/webhook") {
+                "pushed"
+            } else {
+                "orders"
+            };
             let real = path
-                .replace("{queue}", "orders")
+                .replace("{queue}", queue)
                 .replace("{id}", &id)
                 .replace("{topic}", "shop")
                 .replace("{subscription}", "billing");

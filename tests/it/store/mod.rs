@@ -1,10 +1,12 @@
 //! What is in Postgres: looked at behind the interface.
 
 mod deletion;
+mod lanes;
 mod midnight;
 mod partitions;
 mod plans;
 mod priorities;
+mod pushes;
 mod rotation;
 mod schema;
 mod snapshots;

@@ -1,0 +1,14 @@
+-- Attempts of a webhook, newest first, from behind the cursor ($2 time, $3
+-- message): all, or only those with status $4 and outcome $5.
+--
+-- Index: push_attempts_by_time, backwards, in each daily partition, the newest
+-- first.
+SELECT message_id, attempt, started_at, duration_ms, outcome, status, error, answer
+FROM postrider.push_attempts
+WHERE queue_id = $1
+  AND started_at <= $2
+  AND (started_at, message_id) < ($2, $3)
+  AND ($4::smallint IS NULL OR status = $4)
+  AND ($5::text IS NULL OR outcome = $5)
+ORDER BY started_at DESC, message_id DESC
+LIMIT $6

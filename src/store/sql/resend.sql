@@ -1,0 +1,88 @@
+-- resend: (settled, body still there) -> ready of queue $1, for the messages $2,
+-- with their ids, as stragglers, attempts counted anew. Says of each message
+-- what it is: sent anew, alive (ready, parked or dead: nothing is done), or gone.
+--
+-- Only what this webhook has pushed: an id says nothing of whose message it is,
+-- the attempts do.
+--
+-- A message that is settled is in no row that could be locked. Its row in
+-- stragglers is: touched_at must still be what this statement's snapshot shows,
+-- or the row must not be there. So of two resends at once, or of a resend and a
+-- redrive, one makes the message ready; the other finds it alive.
+--
+-- Index: as message.sql, push_attempts_by_message, the key of messages or of
+-- stragglers, once a message.
+--
+-- The transaction has its id before it draws positions, as publish.sql does.
+WITH seen AS MATERIALIZED (
+    SELECT
+        wanted.message_id,
+        EXISTS (
+            SELECT FROM postrider.parked AS p
+            WHERE p.queue_id = $1 AND p.message_id = wanted.message_id)
+        OR EXISTS (
+            SELECT FROM postrider.ready AS r
+            WHERE r.queue_id = $1 AND r.position = wanted.message_id
+              AND r.message_id = wanted.message_id
+              AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]))
+        OR EXISTS (
+            SELECT FROM postrider.ready AS r
+            WHERE r.queue_id = $1 AND r.message_id = wanted.message_id
+              AND r.position <> r.message_id)
+        OR EXISTS (
+            SELECT FROM postrider.dead_letters AS d
+            WHERE d.queue_id = $1 AND d.message_id = wanted.message_id) AS alive,
+        EXISTS (
+            SELECT FROM postrider.push_attempts AS a
+            WHERE a.queue_id = $1 AND a.message_id = wanted.message_id) AS pushed,
+        kept.touched_at
+    FROM unnest($2::bigint[]) AS wanted (message_id)
+    LEFT JOIN LATERAL (
+        SELECT s.touched_at
+        FROM postrider.stragglers AS s
+        WHERE s.queue_id = $1 AND s.message_id = wanted.message_id
+        LIMIT 1
+    ) AS kept ON true
+    WHERE (SELECT pg_current_xact_id()) IS NOT NULL
+),
+stored AS (
+    INSERT INTO postrider.stragglers
+        (queue_id, message_id, touched_at, enqueued_at, body, content_type, headers, key,
+         correlation_id, reply_to, traceparent, tracestate)
+    SELECT
+        $1, seen.message_id, coalesce(seen.touched_at, clock_timestamp()), m.enqueued_at, m.body,
+        m.content_type, m.headers, m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate
+    FROM seen
+    CROSS JOIN LATERAL postrider.body_of($1, seen.message_id, seen.touched_at IS NOT NULL) AS m
+    WHERE seen.pushed AND NOT seen.alive
+    ORDER BY seen.message_id
+    ON CONFLICT (queue_id, message_id) DO UPDATE SET touched_at = clock_timestamp()
+        WHERE stragglers.touched_at = excluded.touched_at
+    RETURNING message_id
+),
+made_ready AS (
+    INSERT INTO postrider.ready
+        (queue_id, priority, position, message_id, expires_at, own_ttl, straggler)
+    SELECT
+        $1, 0, nextval('postrider.message_ids'), stored.message_id,
+        now() + target.message_ttl_ms * interval '1 ms', true, true
+    FROM stored
+    CROSS JOIN LATERAL (
+        SELECT queues.message_ttl_ms FROM postrider.queues WHERE queues.id = $1 OFFSET 0
+    ) AS target
+),
+counted AS (
+    INSERT INTO postrider.tallies (queue_id, ready, published)
+    SELECT $1, count(*), count(*) FROM stored HAVING count(*) > 0
+)
+SELECT
+    seen.message_id,
+    CASE
+        WHEN stored.message_id IS NOT NULL THEN 'sent'
+        WHEN seen.alive OR EXISTS (
+            SELECT FROM postrider.body_of($1, seen.message_id, seen.touched_at IS NOT NULL)
+            WHERE seen.pushed) THEN 'alive'
+        ELSE 'gone'
+    END AS became
+FROM seen
+LEFT JOIN stored ON stored.message_id = seen.message_id
