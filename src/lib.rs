@@ -64,7 +64,7 @@
 //! | [`batch`] | group commit, waiting receivers | `domain`, `store` |
 //! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch`, `webhook` |
 //! | [`webhook`] | pushes: the only place that knows the outbound HTTP client | `domain` |
-//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics` |
+//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics`, `webhook` |
 //! | [`embedded`] | the private Postgres | nothing |
 //! | [`metrics`] | names of all metrics | nothing |
 //! | [`secrets`] | the key file that webhooks' secrets are sealed with | `domain` |

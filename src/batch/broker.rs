@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,8 +13,8 @@ use super::receivers::Receivers;
 use super::{Batcher, Bounds, DueSchedule, Events, Hints, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
-    Delivery, Error, Fate, Fed, Publish, PublishResult, PublishTopic, PublishTopicResult, Queue,
-    Receiver, Settle, Settled, Store,
+    Delivery, Error, Fate, Fed, Publish, PublishResult, PublishTopic, PublishTopicResult,
+    PushRecord, Queue, Receiver, Settle, Settled, Store,
 };
 
 /// The hot paths of one gateway.
@@ -29,6 +30,8 @@ pub struct Broker {
     due: Arc<DueSchedule>,
     hints: Arc<Hints>,
     events: Events,
+    pushes: Batcher<PushRecord, ()>,
+    webhooks_changed: Notify,
 }
 
 /// A lease to end otherwise than by an ack, and why.
@@ -73,6 +76,15 @@ impl Weigh for PublishTopic {
             .iter()
             .map(|m| m.message.content.body.len() + OVERHEAD + m.queues() * size_of::<i64>())
             .sum()
+    }
+}
+
+impl Weigh for PushRecord {
+    fn rows(&self) -> usize {
+        1
+    }
+    fn bytes(&self) -> usize {
+        self.answer.len() + OVERHEAD
     }
 }
 
@@ -135,6 +147,7 @@ impl Broker {
         let ack_store = store.clone();
         let settle_store = store.clone();
         let extend_store = store.clone();
+        let push_store = store.clone();
         Self {
             store: store.clone(),
             publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
@@ -194,6 +207,19 @@ impl Broker {
             due,
             hints,
             events: Events::default(),
+            pushes: Batcher::start(
+                tracker,
+                stop,
+                SETTLES,
+                move |items: Arc<Vec<PushRecord>>| {
+                    let store = push_store.clone();
+                    async move {
+                        store.record_pushes(&items).await?;
+                        Ok(vec![(); items.len()])
+                    }
+                },
+            ),
+            webhooks_changed: Notify::new(),
         }
     }
 
@@ -219,6 +245,20 @@ impl Broker {
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Somebody changed a webhook through this gateway.
+    #[must_use]
+    pub fn webhooks_changed(&self) -> &Notify {
+        &self.webhooks_changed
+    }
+
+    /// Stores what a push came to.
+    ///
+    /// # Errors
+    /// Any; it may then be missing from the list of attempts.
+    pub async fn record_push(&self, record: PushRecord) -> Result<(), Error> {
+        self.pushes.call(record).await
     }
 
     /// Stores messages; when it returns they are committed and flushed.

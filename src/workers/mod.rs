@@ -16,11 +16,13 @@
 //! | [`upkeep`] metrics | histograms summed up | every 5 s |
 //! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
 //! | [`events`] | publishes to `system.events`; looks for backlogs | once a second if there is something, every 10 s |
+//! | [`push`] | leases, sends and settles for webhooks | as messages come; lanes renewed every 2 s |
 //! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |
 
 mod events;
 mod peers;
 mod promote;
+mod push;
 mod upkeep;
 
 use std::sync::Arc;
@@ -29,18 +31,41 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use push::Outbound;
+
 use crate::batch::Broker;
 use crate::store;
+
+/// What the workers of one gateway go by.
+#[derive(Debug)]
+pub struct Options {
+    /// This gateway's number among the gateways of the database.
+    pub gateway_id: i64,
+    /// Messages in a queue without `max_ready` that are too many.
+    pub backlog_high: i64,
+    /// What pushing takes; `None`: this gateway does not push.
+    pub outbound: Option<Outbound>,
+    /// Pushes on their way, which end by themselves once `stop` is cancelled.
+    pub pushes: TaskTracker,
+}
 
 /// Starts all workers. They end when `stop` is cancelled, after the iteration
 /// they are in.
 pub fn start(
     broker: &Arc<Broker>,
-    gateway_id: i64,
-    backlog_high: i64,
+    options: Options,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    let Options {
+        gateway_id,
+        backlog_high,
+        outbound,
+        pushes,
+    } = options;
+    if let Some(outbound) = outbound {
+        push::start(broker, outbound, gateway_id, tracker, &pushes, stop);
+    }
     events::start(broker, backlog_high, tracker, stop);
     promote::start(broker, tracker, stop);
     peers::start(broker, gateway_id, tracker, stop);
