@@ -187,3 +187,22 @@ async fn pushes_at_the_same_time_do_not_wait_for_each_other() {
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(receiver.most_at_once(), 20);
 }
+
+#[tokio::test]
+async fn receivers_on_one_host_are_told_apart_by_their_paths() {
+    let receiver = Receiver::start().await;
+    receiver.usually_on("/gone", Reply::status(410));
+    receiver.next_on("/flaky", Reply::status(500));
+    let pusher = pusher();
+    for (path, expected) in [
+        ("/flaky", PushOutcome::Failed),
+        ("/flaky", PushOutcome::Delivered),
+        ("/gone", PushOutcome::Gone),
+        ("/", PushOutcome::Delivered),
+    ] {
+        let pushed = push(&pusher, &receiver.url(path), PATIENT).await;
+        assert_eq!(pushed.outcome, expected, "{path}: {pushed:?}");
+    }
+    let requests = receiver.wait_for(4).await;
+    assert!(requests.is_sorted_by_key(|request| request.at));
+}
