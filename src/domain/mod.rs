@@ -17,9 +17,7 @@ mod sealing;
 mod seconds;
 mod signature;
 
-pub use address::{
-    AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address,
-};
+pub use address::{AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address};
 pub use backoff::Backoff;
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};

@@ -190,7 +190,11 @@ fn each_rule_finds_what_is_against_it() {
         ("workers/mod.rs", "use axum::Router;", 1),
         ("workers/mod.rs", "pub(crate) fn f() {} // crate::http", 0),
         ("webhook/pusher.rs", "use crate::store::Store;", 1),
-        ("webhook/pusher.rs", "use crate::domain::sign; use reqwest::Client;", 0),
+        (
+            "webhook/pusher.rs",
+            "use crate::domain::sign; use reqwest::Client;",
+            0,
+        ),
         ("workers/push.rs", "use reqwest::Client;", 1),
         ("app.rs", "use crate::http; tokio::spawn(x);", 1),
         ("batch/due.rs", "#[cfg(test)]\nuse sqlx::Row;", 0),
