@@ -48,8 +48,10 @@ pub(super) fn explain(error: &reqwest::Error) -> String {
     let mut last = None;
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            if let Some(inner) = io.get_ref() {
-                // Its source() would skip this one.
+            // A wrapping, whose source() would skip what is in it.
+            if matches!(io.kind(), io::ErrorKind::Other | io::ErrorKind::InvalidData)
+                && let Some(inner) = io.get_ref()
+            {
                 next = Some(inner);
                 continue;
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt as _;
@@ -237,6 +237,10 @@ fn headers(push: &Push<'_>) -> Result<HeaderMap, Error> {
         // Bytes beyond ASCII are opaque to HTTP, and UTF-8 here.
         let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| refused())?;
         headers.insert(parsed, value);
+    }
+    if push.body.is_empty() {
+        // Left out by the client, and asked for by receivers that read so much.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
     }
     Ok(headers)
 }

@@ -116,6 +116,32 @@ fn the_configuration_is_printed_without_the_password() {
 }
 
 #[test]
+fn the_allow_list_and_the_key_files_path_are_printed_but_never_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, "5ec7e7".repeat(10) + "5ec7").unwrap();
+    let mut command = postrider(&["config", "--secret-key-file", file.to_str().unwrap()]);
+    command.env("POSTRIDER_WEBHOOK_ALLOW", "127.0.0.0/8,[::1]:8080");
+    let printed = stdout(&command.output().unwrap());
+    assert!(!printed.contains("5ec7e7"), "{printed}");
+    let config: Value = serde_json::from_str(&printed).unwrap();
+    let expected = serde_json::json!(["127.0.0.0/8", "[::1]/128:8080"]);
+    assert_eq!(config["webhook_allow"], expected);
+    assert_eq!(config["secret_key_file"], file.to_str().unwrap());
+
+    let args = [
+        "--webhook-allow",
+        "10.0.0.0/8",
+        "--webhook-allow",
+        "fd00::/8:443",
+        "config",
+    ];
+    let config: Value = serde_json::from_str(&stdout(&postrider(&args).output().unwrap())).unwrap();
+    let expected = serde_json::json!(["10.0.0.0/8", "[fd00::]/8:443"]);
+    assert_eq!(config["webhook_allow"], expected);
+}
+
+#[test]
 fn the_document_is_printed() {
     let text = stdout(&postrider(&["openapi"]).output().unwrap());
     let printed: Value = serde_json::from_str(&text).unwrap();
@@ -136,6 +162,8 @@ fn what_is_wrong_on_the_command_line_is_named() {
         (&["--partition-messages", "5"], "--partition-messages"),
         (&["--log-format", "xml"], "--log-format"),
         (&["--drain-seconds", "soon"], "--drain-seconds"),
+        (&["--webhook-allow", "10.0.0.1/8"], "10.0.0.0/8"),
+        (&["--webhook-allow", "localhost"], "CIDR:PORT"),
         (&["migrate", "--log", "no=such=filter"], "--log"),
     ] {
         let errors = failure(&postrider(args).output().unwrap());

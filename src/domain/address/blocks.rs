@@ -11,11 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IPv4: first address, length of the prefix, what it is.
 const V4: &[(Ipv4Addr, u32, &str)] = &[
-    (
-        Ipv4Addr::new(0, 0, 0, 0),
-        8,
-        "an address of \"this network\"",
-    ),
+    (Ipv4Addr::UNSPECIFIED, 8, "an address of \"this network\""),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "a private address"),
     (
         Ipv4Addr::new(100, 64, 0, 0),
@@ -258,7 +254,7 @@ mod tests {
             let ip = Ipv6Addr::from_bits(bits);
             let unicast: ipnet::Ipv6Net = "2000::/3".parse().expect("a net");
             let special = nets(SPECIAL_V6).iter().any(|net| net.contains(&IpAddr::from(ip)));
-            let isatap = bits as u64 >> 32 & !0x0300_0000 == 0x5efe;
+            let isatap = bits >> 32 & 0xfcff_ffff == 0x5efe;
             let passes = unicast.contains(&ip) && !special && !isatap;
             prop_assert_eq!(forbidden(ip.into()).is_none(), passes, "{}", ip);
         }

@@ -156,12 +156,11 @@ impl Reply {
 }
 
 fn head(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {status} Because\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += "\r\n";
-    head.into_bytes()
+    let lines = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    let lines: String = lines.collect();
+    format!("HTTP/1.1 {status} Because\r\n{lines}\r\n").into_bytes()
 }
 
 /// A gzip stream: one block of fixed Huffman codes, a zero and then "the last

@@ -151,7 +151,9 @@ async fn what_is_not_http_is_said_so() {
 
 #[tokio::test]
 async fn nobody_listening_is_said_so() {
-    let address = Receiver::start().await.address();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
     let pushed = push(&pusher(), &format!("http://{address}/"), PATIENT).await;
     assert_failed(&pushed, None, "connection refused");
 }

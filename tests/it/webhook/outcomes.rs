@@ -163,7 +163,7 @@ async fn the_first_of_an_answer_is_kept_as_it_came() {
         (200, KEPT + 1),
         (400, 16 * 1024),
     ] {
-        let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        let body: Vec<u8> = (0..=250).cycle().take(length).collect();
         receiver.next(Reply::with(status, &[], &body));
         let pushed = push(&pusher, &receiver.url("/"), PATIENT).await;
         assert_eq!(pushed.status, Some(status));
@@ -186,4 +186,23 @@ async fn pushes_at_the_same_time_do_not_wait_for_each_other() {
     }
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(receiver.most_at_once(), 20);
+}
+
+#[tokio::test]
+async fn receivers_on_one_host_are_told_apart_by_their_paths() {
+    let receiver = Receiver::start().await;
+    receiver.usually_on("/gone", Reply::status(410));
+    receiver.next_on("/flaky", Reply::status(500));
+    let pusher = pusher();
+    for (path, expected) in [
+        ("/flaky", PushOutcome::Failed),
+        ("/flaky", PushOutcome::Delivered),
+        ("/gone", PushOutcome::Gone),
+        ("/", PushOutcome::Delivered),
+    ] {
+        let pushed = push(&pusher, &receiver.url(path), PATIENT).await;
+        assert_eq!(pushed.outcome, expected, "{path}: {pushed:?}");
+    }
+    let requests = receiver.wait_for(4).await;
+    assert!(requests.is_sorted_by_key(|request| request.at));
 }
