@@ -11,31 +11,15 @@
 -- redrive, one makes the message ready; the other finds it alive.
 --
 -- Index: as message.sql, push_attempts_by_message, the key of messages or of
--- stragglers, once a message.
+-- stragglers, once a message. Lateral subqueries with a limit, not EXISTS, which
+-- the planner may turn into a hash of the whole queue.
 --
 -- The transaction has its id before it draws positions, as publish.sql does.
 WITH seen AS MATERIALIZED (
     SELECT
-        wanted.message_id,
-        EXISTS (
-            SELECT FROM postrider.parked AS p
-            WHERE p.queue_id = $1 AND p.message_id = wanted.message_id)
-        OR EXISTS (
-            SELECT FROM postrider.ready AS r
-            WHERE r.queue_id = $1 AND r.position = wanted.message_id
-              AND r.message_id = wanted.message_id
-              AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]))
-        OR EXISTS (
-            SELECT FROM postrider.ready AS r
-            WHERE r.queue_id = $1 AND r.message_id = wanted.message_id
-              AND r.position <> r.message_id)
-        OR EXISTS (
-            SELECT FROM postrider.dead_letters AS d
-            WHERE d.queue_id = $1 AND d.message_id = wanted.message_id) AS alive,
-        EXISTS (
-            SELECT FROM postrider.push_attempts AS a
-            WHERE a.queue_id = $1 AND a.message_id = wanted.message_id) AS pushed,
-        kept.touched_at
+        wanted.message_id, kept.touched_at,
+        coalesce(alive.found, false) AS alive,
+        coalesce(pushed.found, false) AS pushed
     FROM unnest($2::bigint[]) AS wanted (message_id)
     LEFT JOIN LATERAL (
         SELECT s.touched_at
@@ -43,6 +27,36 @@ WITH seen AS MATERIALIZED (
         WHERE s.queue_id = $1 AND s.message_id = wanted.message_id
         LIMIT 1
     ) AS kept ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS found
+        FROM (
+            SELECT
+            FROM postrider.parked AS p
+            WHERE p.queue_id = $1 AND p.message_id = wanted.message_id
+            UNION ALL
+            SELECT
+            FROM postrider.ready AS r
+            WHERE r.queue_id = $1 AND r.position = wanted.message_id
+              AND r.message_id = wanted.message_id
+              AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[])
+            UNION ALL
+            SELECT
+            FROM postrider.ready AS r
+            WHERE r.queue_id = $1 AND r.message_id = wanted.message_id
+              AND r.position <> r.message_id
+            UNION ALL
+            SELECT
+            FROM postrider.dead_letters AS d
+            WHERE d.queue_id = $1 AND d.message_id = wanted.message_id
+        ) AS places
+        LIMIT 1
+    ) AS alive ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS found
+        FROM postrider.push_attempts AS a
+        WHERE a.queue_id = $1 AND a.message_id = wanted.message_id
+        LIMIT 1
+    ) AS pushed ON true
     WHERE (SELECT pg_current_xact_id()) IS NOT NULL
 ),
 stored AS (

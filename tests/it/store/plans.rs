@@ -148,10 +148,7 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
         ("browse_parked", &["using parked_by_wake on parked"]),
         ("cancel", &[]),
         ("redrive", &[]),
-        (
-            "resend",
-            &["using ready_pkey on ready", "using parked_pkey on parked"],
-        ),
+        ("resend", &["using ready_pkey on ready"]),
         ("overflow", &["using ready_pkey on ready"]),
         ("counts", &["using ready_pkey on ready"]),
         ("next_due", &["using parked_by_wake on parked"]),
