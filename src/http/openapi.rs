@@ -43,7 +43,12 @@ struct Document;
 /// The document, as `postrider openapi` prints it.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    complete(hot_routes().merge(cold_routes()).into_openapi())
+    complete(
+        hot_routes()
+            .merge(cold_routes())
+            .merge(webhook_routes())
+            .into_openapi(),
+    )
 }
 
 /// Endpoints whose database work runs in the batchers' tasks: a client that
@@ -97,6 +102,11 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             dead_letters::get_dead_letter,
             dead_letters::delete_dead_letter
         ))
+}
+
+/// Of those, the ones after which the push worker looks at once.
+fn webhook_routes() -> OpenApiRouter<SharedGateway> {
+    OpenApiRouter::new()
         .routes(routes!(
             webhooks::put_webhook,
             webhooks::patch_webhook,
@@ -112,10 +122,16 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
 }
 
 pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
-    let cold = cold_routes().route_layer(middleware::from_fn_with_state(
+    let told = webhook_routes().route_layer(middleware::from_fn_with_state(
         Arc::clone(gateway),
-        uncancelled,
+        webhooks::tell_lanes,
     ));
+    let cold = cold_routes()
+        .merge(told)
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(gateway),
+            uncancelled,
+        ));
     hot_routes().merge(cold)
 }
 
