@@ -234,7 +234,6 @@ impl App {
             backlog_high: config.backlog_high,
             outbound: sealing.clone().map(|key| workers::Outbound {
                 pusher: Arc::clone(&pusher),
-                allow: webhook_allow.clone(),
                 key,
             }),
             pushes: pushes.clone(),

@@ -52,6 +52,17 @@ impl WebhookUrl {
     /// # Errors
     /// [`ForbiddenUrl`], which says what to do.
     pub fn parse(text: &str, allow: &AllowList) -> Result<Self, ForbiddenUrl> {
+        let url = Self::stored(text)?;
+        url.check(allow)?;
+        Ok(url)
+    }
+
+    /// One that was [parsed](Self::parse) before, perhaps under another list: it
+    /// has to be [checked](Self::check) before each push.
+    ///
+    /// # Errors
+    /// [`ForbiddenUrl`], but for ports and addresses.
+    pub fn stored(text: &str) -> Result<Self, ForbiddenUrl> {
         if text.len() > Self::LENGTH {
             return Err(ForbiddenUrl::TooLong(text.len()));
         }
@@ -81,9 +92,7 @@ impl WebhookUrl {
         if url.as_str().len() > Self::LENGTH {
             return Err(ForbiddenUrl::TooLong(url.as_str().len()));
         }
-        let url = Self(url);
-        url.check(allow)?;
-        Ok(url)
+        Ok(Self(url))
     }
 
     /// Checks the port, and a literal address, against the list: once more

@@ -16,17 +16,15 @@ const RETRY: Duration = Duration::from_millis(250);
 impl Lane {
     /// Pushes a message and settles it.
     pub(super) async fn deliver(self: &Arc<Self>, config: &Config, delivery: Delivery, call: Call) {
-        let Some(target) = &config.target else {
-            return;
-        };
-        let queue = match self.context.broker.store().queue_by_id(self.queue_id).await {
-            Ok(Some(queue)) => queue,
-            // Deleted; or the database is away and the lease will run out.
-            Ok(None) | Err(_) => return self.give_back(call),
-        };
         let Delivery {
             lease, envelope, ..
         } = delivery;
+        let queue = self.context.broker.store().queue_by_id(self.queue_id).await;
+        let (Some(target), Ok(Some(queue))) = (&config.target, queue) else {
+            // Deleted; or the database is away, and the lease may have to run out.
+            self.give_back(call);
+            return self.settle(lease, Failure::Undelivered, None).await;
+        };
         let id = MessageId(lease.message_id).to_string();
         let timestamp = self.now_ms() / 1000;
         let mut headers = describe(&envelope, queue.name.as_str(), lease.attempt);
@@ -34,7 +32,7 @@ impl Lane {
         let body = Bytes::from(envelope.body);
         let secrets: Vec<&[u8]> = target.secrets.iter().map(Vec::as_slice).collect();
         let started = Instant::now();
-        let pushed = self
+        let mut pushed = self
             .context
             .outbound
             .pusher
@@ -48,6 +46,7 @@ impl Lane {
                 timeout: config.settings.timeout.to_duration(),
             })
             .await;
+        pushed.error = pushed.error.take().or_else(|| explain(&pushed));
         let longest = queue.settings.backoff.max;
         let record = record(lease, started, &pushed);
         tokio::join!(
@@ -109,8 +108,21 @@ impl Lane {
     }
 }
 
-/// The headers that describe a message; those that HTTP cannot carry are left
-/// out.
+/// What is wrong with an answer that came whole.
+fn explain(pushed: &Pushed) -> Option<String> {
+    let status = pushed.status?;
+    match pushed.outcome {
+        PushOutcome::Failed if (300..400).contains(&status) => Some(format!(
+            "the endpoint answered {status}, and redirects are not followed"
+        )),
+        PushOutcome::Failed | PushOutcome::Gone | PushOutcome::Wait(_) => {
+            Some(format!("the endpoint answered {status}"))
+        }
+        PushOutcome::Delivered => None,
+    }
+}
+
+/// The headers that describe a message. All are such that HTTP can carry them.
 fn describe(envelope: &Envelope, queue: &str, attempt: u32) -> Vec<(String, String)> {
     let mut headers = vec![
         (

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::limit::Limit;
+use super::limit::{self, Limit};
 use super::{Context, Target};
 use crate::batch::{Settling, Wait};
 use crate::domain::{
@@ -58,8 +58,12 @@ pub(super) struct Lane {
 
 struct State {
     breaker: Breaker,
+    /// As of the last step: what waits for its turn goes by this one too.
+    config: Option<Arc<Config>>,
     /// Messages leased and not settled.
     in_flight: u32,
+    /// How many of them wait for their turn under the rate limit.
+    in_line: u32,
     /// The endpoint asked to be left alone until then.
     hold_until: Option<Instant>,
     failing_since_ms: Option<i64>,
@@ -121,7 +125,9 @@ impl Lane {
             queue_id: owned.webhook.queue_id,
             state: Mutex::new(State {
                 breaker: owned.webhook.breaker.clone(),
+                config: None,
                 in_flight: 0,
+                in_line: 0,
                 hold_until: None,
                 failing_since_ms: owned.failing_since_ms,
                 counted: false,
@@ -170,6 +176,7 @@ impl Lane {
         let mut limit = Limit::default();
         loop {
             let now = Arc::new(config.borrow_and_update().clone());
+            self.state().config = Some(Arc::clone(&now));
             let waited = match self.step(&now) {
                 Step::Leave => return self.leave().await,
                 Step::Claim(most) => {
@@ -222,7 +229,9 @@ impl Lane {
         let allowed = state
             .breaker
             .allowance(breaker, now_ms, settings.max_in_flight);
-        let free = allowed.saturating_sub(state.in_flight);
+        // What waits for its turn does so within its lease.
+        let turns = limit::a_second(settings.rate_limit_per_second).saturating_sub(state.in_line);
+        let free = allowed.saturating_sub(state.in_flight).min(turns);
         if free > 0 {
             return Step::Claim(free.min(CLAIM));
         }
@@ -248,7 +257,7 @@ impl Lane {
         limit.take_turn().await;
         let lease = config.settings.timeout.as_millis() + MARGIN.as_millis();
         let wish = Receiver {
-            max_messages: most.min(limit.a_second()),
+            max_messages: most,
             lease: Seconds::from_millis(lease),
         };
         let broker = &self.context.broker;
@@ -259,7 +268,7 @@ impl Lane {
             Ok(deliveries) if deliveries.is_empty() => {}
             Ok(deliveries) => {
                 limit.use_turn();
-                self.send(deliveries, config, limit);
+                self.send(deliveries, limit);
             }
             Err(error) => {
                 tracing::debug!(queue_id = self.queue_id, %error, "nothing was leased to push");
@@ -269,10 +278,15 @@ impl Lane {
     }
 
     /// Starts a task for each push. From the claim to here nothing waits.
-    fn send(self: &Arc<Self>, deliveries: Vec<Delivery>, config: &Arc<Config>, limit: &Limit) {
-        self.state().in_flight += u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
+    fn send(self: &Arc<Self>, deliveries: Vec<Delivery>, limit: &Limit) {
+        let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
+        {
+            let mut state = self.state();
+            state.in_flight += count;
+            state.in_line += count - 1;
+        }
         for (index, delivery) in deliveries.into_iter().enumerate() {
-            let (lane, config) = (Arc::clone(self), Arc::clone(config));
+            let lane = Arc::clone(self);
             let place = Place(Arc::clone(self));
             // The first one's turn has come.
             let limit = (index > 0).then(|| limit.clone());
@@ -280,51 +294,69 @@ impl Lane {
                 let _place = place;
                 if let Some(mut limit) = limit {
                     limit.take_turn().await;
+                    lane.state().in_line -= 1;
+                    lane.freed.notify_one();
                 }
-                match lane.let_through(&config).await {
-                    Some(call) => lane.deliver(&config, delivery, call).await,
+                match lane.let_through().await {
+                    Some((config, call)) => lane.deliver(&config, delivery, call).await,
                     None => {
                         lane.settle(delivery.lease, Failure::Undelivered, None)
-                            .await
+                            .await;
                     }
                 }
             });
         }
     }
 
-    /// Whether a push may begin now: the breaker may have opened, or the lane
-    /// have been lost, since the message was claimed. A probe is begun in the
-    /// database first, which lets one through in the whole cluster.
-    async fn let_through(&self, config: &Config) -> Option<Call> {
-        let settings = &config.settings.circuit_breaker;
-        let mut probing = {
+    /// Whether a push may begin now, and by which settings: since the message was
+    /// claimed the breaker may have opened, the endpoint have asked to be left
+    /// alone, the webhook have been paused, or the lane have been lost. A probe is
+    /// begun in the database first, which lets one through in the whole cluster.
+    async fn let_through(&self) -> Option<(Arc<Config>, Call)> {
+        let (config, mut probing, now_ms) = {
             let state = self.state();
-            if state.ownership.until <= Instant::now() {
+            let now = Instant::now();
+            let config = state.config.clone()?;
+            if !config.active
+                || state.ownership.until <= now
+                || state.hold_until.is_some_and(|until| until > now)
+            {
                 return None;
             }
             let now_ms = state.ownership.now_ms();
+            let settings = &config.settings.circuit_breaker;
             if !state.breaker.wants_probe(settings, now_ms) {
                 let most = config.settings.max_in_flight;
                 let allowed = state.breaker.allowance(settings, now_ms, most);
-                return (allowed > 0).then(|| state.breaker.call());
+                return (allowed > 0).then(|| (config, state.breaker.call()));
             }
-            state.breaker.clone()
+            (config, state.breaker.clone(), now_ms)
         };
-        let now_ms = self.now_ms();
         let until = now_ms + config.settings.timeout.as_millis() + PROBE_MARGIN;
-        probing.begin_probe(settings, now_ms, until)?;
+        probing.begin_probe(&config.settings.circuit_breaker, now_ms, until)?;
         let store = self.context.broker.store();
         let begun = store.begin_probe(self.queue_id, self.context.gateway_id, &probing);
         match begun.await {
             Ok(true) => {
                 let call = probing.call();
-                self.state().breaker = probing;
-                Some(call)
+                let mut state = self.state();
+                // Unless somebody reset it meanwhile.
+                if state.breaker.epoch() < probing.epoch() {
+                    state.breaker = probing;
+                }
+                drop(state);
+                Some((config, call))
             }
-            Ok(false) => None,
+            Ok(false) => {
+                // Lost, stopped or reset; the next renewal tells. Until then
+                // another try would end alike.
+                self.hold(PAUSE);
+                self.context.broker.webhooks_changed().notify_one();
+                None
+            }
             Err(error) => {
                 tracing::debug!(queue_id = self.queue_id, %error, "no probe was begun");
-                tokio::time::sleep(PAUSE).await;
+                self.hold(PAUSE);
                 None
             }
         }
@@ -386,8 +418,11 @@ impl Lane {
         state.hold_until = state.hold_until.max(Some(until));
     }
 
-    /// Ends the webhook, until somebody resumes it.
+    /// Ends the webhook, until somebody resumes it. Nothing is pushed from here
+    /// on, though the next renewal has yet to say so; if this fails it is done
+    /// again at the next failure.
     pub(super) async fn disable(&self, reason: DisableReason) {
+        self.hold(super::OWNED);
         let broker = &self.context.broker;
         match broker.store().disable_webhook(self.queue_id, reason).await {
             Ok(true) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::Mutex;
 
 /// Bursts of so much time: shorter waits than a millisecond or two cannot be
 /// slept.
@@ -14,7 +15,9 @@ const BURST: f64 = 0.05;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Limit {
     per_second: Option<f64>,
-    limiter: Option<Arc<DefaultDirectRateLimiter>>,
+    /// Locked by who waits for a turn, which makes a line: turns would go to
+    /// anybody, and somebody would wait until his lease runs out.
+    limiter: Option<Arc<Mutex<DefaultDirectRateLimiter>>>,
     /// A turn has come and is not used yet: nothing was there to push.
     has_turn: bool,
 }
@@ -29,7 +32,7 @@ impl Limit {
             per_second,
             limiter: per_second
                 .and_then(quota)
-                .map(|quota| Arc::new(RateLimiter::direct(quota))),
+                .map(|quota| Arc::new(Mutex::new(RateLimiter::direct(quota)))),
             has_turn: false,
         };
     }
@@ -39,7 +42,7 @@ impl Limit {
         if let Some(limiter) = &self.limiter
             && !self.has_turn
         {
-            limiter.until_ready().await;
+            limiter.lock().await.until_ready().await;
             self.has_turn = true;
         }
     }
@@ -48,17 +51,16 @@ impl Limit {
     pub(super) fn use_turn(&mut self) {
         self.has_turn = false;
     }
+}
 
-    /// Turns in a second, at least one.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "from 0.01 to 100,000"
-    )]
-    pub(super) fn a_second(&self) -> u32 {
-        self.per_second
-            .map_or(u32::MAX, |rate| (rate as u32).max(1))
-    }
+/// Turns in a second, at least one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "from 0.01 to 100,000"
+)]
+pub(super) fn a_second(per_second: Option<f64>) -> u32 {
+    per_second.map_or(u32::MAX, |rate| (rate as u32).max(1))
 }
 
 #[expect(

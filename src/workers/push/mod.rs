@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use self::lane::{Config, Lane};
 use super::{Health, within_deadline};
 use crate::batch::Broker;
-use crate::domain::{AllowList, SealingKey, WebhookStatus, WebhookUrl, secret_context};
+use crate::domain::{SealingKey, WebhookStatus, WebhookUrl, secret_context};
 use crate::store::{self, Webhook};
 use crate::webhook::Pusher;
 
@@ -45,8 +45,6 @@ const MOST: u32 = 10_000;
 pub struct Outbound {
     /// Sends.
     pub pusher: Arc<Pusher>,
-    /// Private addresses that may be sent to.
-    pub allow: AllowList,
     /// Opens the secrets.
     pub key: SealingKey,
 }
@@ -143,10 +141,10 @@ fn assign(
     let mut lost = std::mem::take(lanes);
     for owned in owned {
         let queue_id = owned.webhook.queue_id;
-        // A task that has ended gave the lane up; it came back.
-        let running = lost.remove(&queue_id).filter(|r| !r.config.is_closed());
-        let running = match running {
-            Some(mut running) => {
+        let running = match lost.remove(&queue_id) {
+            // Not one whose task has ended: it gave the lane up, and it came back.
+            // Nor that of a webhook deleted since: a new one has nothing of it.
+            Some(mut running) if running.goes_on(&owned) => {
                 running.lane.renew(&owned, asked);
                 // A claim that waits is not disturbed for nothing.
                 if running.is_outdated(&owned) {
@@ -155,7 +153,10 @@ fn assign(
                 }
                 running
             }
-            None => {
+            ended => {
+                if let Some(ended) = ended {
+                    ended.stop.cancel();
+                }
                 let lane = Arc::new(Lane::new(Arc::clone(context), &owned, asked));
                 let (sender, receiver) = watch::channel(config(context, &owned));
                 let stop = stop.child_token();
@@ -176,12 +177,15 @@ fn assign(
 }
 
 impl Running {
+    fn goes_on(&self, owned: &store::Lane) -> bool {
+        !self.config.is_closed() && self.seen.webhook.created_at == owned.webhook.created_at
+    }
+
     fn is_outdated(&self, owned: &store::Lane) -> bool {
         let (seen, now) = (&self.seen.webhook, &owned.webhook);
         seen.version != now.version
             || seen.status != now.status
             || seen.secrets != now.secrets
-            || seen.created_at != now.created_at
             || self.seen.leaving != owned.leaving
     }
 }
@@ -214,8 +218,10 @@ pub(super) struct Target {
 }
 
 fn target(context: &Context, webhook: &Webhook) -> Result<Target, String> {
-    let Outbound { allow, key, .. } = &context.outbound;
-    let url = WebhookUrl::parse(&webhook.settings.url, allow).map_err(|e| e.to_string())?;
+    let key = &context.outbound.key;
+    // Whether it is allowed here is asked at each push, which fails if it is not,
+    // and so says where users look what is wrong.
+    let url = WebhookUrl::stored(&webhook.settings.url).map_err(|e| e.to_string())?;
     let secret_context = secret_context(webhook.queue_id);
     let secrets = webhook
         .secrets

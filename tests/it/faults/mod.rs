@@ -3,5 +3,6 @@
 mod away;
 mod hangups;
 mod process;
+mod pushes;
 mod races;
 mod restarts;

@@ -9,5 +9,5 @@ mod wire;
 pub(crate) use app::{Answer, App, Gateway, config, eventually, http_client};
 pub(crate) use calls::{Begun, begin, message};
 pub(crate) use postgres::Database;
-pub(crate) use receiver::{Receiver, Reply};
+pub(crate) use receiver::{Received, Receiver, Reply};
 pub(crate) use wire::Wire;

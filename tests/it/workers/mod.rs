@@ -1,7 +1,8 @@
 //! What happens by itself: waking receivers, ending leases, expiry, the
-//! scheduled retry.
+//! scheduled retry, pushes to webhooks.
 
 mod ends;
+mod push;
 mod retry;
 mod ttl;
 mod waking;
