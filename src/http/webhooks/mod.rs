@@ -7,11 +7,11 @@
 mod actions;
 mod answer;
 mod attempts;
-mod config;
+pub(super) mod config;
 mod push;
 mod resend;
 mod resource;
-mod secret;
+pub(super) mod secret;
 mod test;
 mod view;
 
@@ -62,7 +62,7 @@ impl Gateway {
     /// The URL of these settings, if it is one that may be pushed to, as far as
     /// can be said before the push: every push checks the address that it
     /// connects to.
-    async fn webhook_url(&self, settings: &WebhookSettings) -> Result<WebhookUrl, Problem> {
+    pub(super) async fn webhook_url(&self, settings: &WebhookSettings) -> Result<WebhookUrl, Problem> {
         let url = WebhookUrl::parse(&settings.url, &self.webhook_allow)
             .map_err(|forbidden| url_problem("url-forbidden", forbidden.to_string()))?;
         match self.pusher.check(&url).await {
