@@ -62,7 +62,10 @@ impl Gateway {
     /// The URL of these settings, if it is one that may be pushed to, as far as
     /// can be said before the push: every push checks the address that it
     /// connects to.
-    pub(super) async fn webhook_url(&self, settings: &WebhookSettings) -> Result<WebhookUrl, Problem> {
+    pub(super) async fn webhook_url(
+        &self,
+        settings: &WebhookSettings,
+    ) -> Result<WebhookUrl, Problem> {
         let url = WebhookUrl::parse(&settings.url, &self.webhook_allow)
             .map_err(|forbidden| url_problem("url-forbidden", forbidden.to_string()))?;
         match self.pusher.check(&url).await {

@@ -70,7 +70,7 @@ stored AS (
     CROSS JOIN LATERAL postrider.body_of($1, seen.message_id, seen.touched_at IS NOT NULL) AS m
     WHERE seen.pushed AND NOT seen.alive
     ORDER BY seen.message_id
-    ON CONFLICT (queue_id, message_id) DO UPDATE SET touched_at = clock_timestamp()
+    ON CONFLICT (queue_id, message_id) DO UPDATE SET rounds = 0, touched_at = clock_timestamp()
         WHERE stragglers.touched_at = excluded.touched_at
     RETURNING message_id
 ),
