@@ -61,6 +61,8 @@ pub struct App {
     /// Cancelled when the requests in hand are answered.
     stop_writers: CancellationToken,
     server: JoinHandle<()>,
+    /// Pushes to webhooks on their way.
+    pushes: TaskTracker,
     tracker: TaskTracker,
     database: Database,
 }
@@ -226,7 +228,18 @@ impl App {
         let stop_writers = CancellationToken::new();
         let gateway_id = rand::random::<i64>();
         let broker = Arc::new(Broker::start(&store, &tracker, &stop_writers));
-        workers::start(&broker, gateway_id, &tracker, &stop);
+        let pushes = TaskTracker::new();
+        let options = workers::Options {
+            gateway_id,
+            backlog_high: config.backlog_high,
+            outbound: sealing.clone().map(|key| workers::Outbound {
+                pusher: Arc::clone(&pusher),
+                allow: webhook_allow.clone(),
+                key,
+            }),
+            pushes: pushes.clone(),
+        };
+        workers::start(&broker, options, &tracker, &stop);
         let gateway = Arc::new(Gateway {
             broker: Arc::clone(&broker),
             receipts: ReceiptKey::new(&secret),
@@ -252,6 +265,7 @@ impl App {
             stop,
             stop_writers,
             server,
+            pushes,
             tracker,
             database,
         })
@@ -284,8 +298,10 @@ impl App {
     pub async fn shut_down(self) -> Result<(), embedded::Error> {
         self.stop.cancel();
         self.broker.close();
-        if tokio::time::timeout(self.drain, self.server).await.is_err() {
-            tracing::warn!("some requests took too long to end and were cut off");
+        self.pushes.close();
+        let in_hand = async { tokio::join!(self.server, self.pushes.wait()) };
+        if tokio::time::timeout(self.drain, in_hand).await.is_err() {
+            tracing::warn!("some requests or pushes took too long to end and were cut off");
         }
         self.stop_writers.cancel();
         self.tracker.close();

@@ -140,6 +140,14 @@ pub struct Config {
     )]
     pub webhook_allow: Vec<AllowEntry>,
 
+    /// Messages ready in a queue that are told of as `queue.backlog_high`; where
+    /// the queue has a `max_ready`, four fifths of that
+    #[arg(
+        long, global = true, env = "POSTRIDER_BACKLOG_HIGH", default_value_t = 100_000,
+        value_name = "N", value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub backlog_high: i64,
+
     /// What to log: a level (error, warn, info, debug, trace) or a filter such
     /// as `info,postrider::http=debug`
     #[arg(

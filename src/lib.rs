@@ -5,6 +5,10 @@
 //! - A **message** is what a producer publishes: a body with some properties. It
 //!   lives in a **queue**, from its publish until it is acked, expired, purged,
 //!   or removed from the dead letters.
+//! - A **topic** is published to with a routing key, and holds no messages that
+//!   wait: a **subscription** binds it to a queue, which gets each message that
+//!   the subscription's filter takes. A topic may retain its messages for a
+//!   time, as a **stream** that is read without taking.
 //! - A **delivery** gives a message to a **consumer**, under a **lease**: until
 //!   the lease ends, by the database's clock, nobody else gets the message.
 //! - A **receipt** names one lease. Whoever shows it **settles** the delivery:
@@ -31,6 +35,11 @@
 //!    which never moves, and a narrow one in `ready`, or in `parked` if the
 //!    message has to wait. Postgres has committed and flushed when the producer
 //!    gets its 201.
+//!    A publish to a topic first finds its way: [`store::Topology::route`] asks
+//!    every subscription's [filter](domain::Filter). Then
+//!    [`store::Store::publish_topic`] stores the wide row once and a narrow one
+//!    for each queue (`publish_topic.sql`); from here on each copy has a life of
+//!    its own.
 //! 2. **Wake.** Receivers that wait at this gateway are served at once; others
 //!    hear of it from [`workers`], over NOTIFY.
 //! 3. **Claim.** [`store::Store::claim`] moves narrow rows from `ready` to
@@ -55,7 +64,7 @@
 //! | [`batch`] | group commit, waiting receivers | `domain`, `store` |
 //! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch`, `webhook` |
 //! | [`webhook`] | pushes: the only place that knows the outbound HTTP client | `domain` |
-//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics` |
+//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics`, `webhook` |
 //! | [`embedded`] | the private Postgres | nothing |
 //! | [`metrics`] | names of all metrics | nothing |
 //! | [`secrets`] | the key file that webhooks' secrets are sealed with | `domain` |

@@ -40,6 +40,8 @@ pub struct Metrics {
     handle: PrometheusHandle,
     /// `postrider_batch_*{verb="publish"}`.
     pub publish: Batches,
+    /// `postrider_batch_*{verb="publish_topic"}`.
+    pub publish_topic: Batches,
     /// `postrider_batch_*{verb="claim"}`.
     pub claim: Batches,
     /// `postrider_batch_*{verb="ack"}`.
@@ -111,6 +113,7 @@ impl Default for Metrics {
         Self {
             handle: recorder.handle(),
             publish: batches(&recorder, "publish"),
+            publish_topic: batches(&recorder, "publish_topic"),
             claim: batches(&recorder, "claim"),
             ack: batches(&recorder, "ack"),
             settle: batches(&recorder, "settle"),

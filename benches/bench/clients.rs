@@ -91,6 +91,38 @@ pub(crate) async fn consumer(
     Ok(())
 }
 
+/// Publishes a batch, then receives and acks as many, again and again: what is
+/// published is consumed at the same rate, so that no backlog grows.
+pub(crate) async fn cycle(
+    address: String,
+    queue: &'static str,
+    batch: usize,
+    meter: Rc<Meter>,
+) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    let publish = publish_request(queue, batch);
+    let receive = post(
+        &format!("/v1/queues/{queue}/receive"),
+        &format!("{{\"max_messages\":{batch}}}"),
+    );
+    while meter.runs() {
+        let began = Instant::now();
+        connection.expect(&publish).await?;
+        let mut left = batch as u64;
+        while left > 0 {
+            let received = connection.expect(&receive).await?;
+            // Others may have taken more than they published.
+            let Some((ack, count)) = ack_request(queue, received)? else {
+                break;
+            };
+            connection.expect(&ack).await?;
+            meter.count(count, began);
+            left = left.saturating_sub(count);
+        }
+    }
+    Ok(())
+}
+
 /// Puts messages into a queue, in batches.
 pub(crate) async fn fill(address: &str, queue: &str, messages: usize) -> anyhow::Result<()> {
     const BATCH: usize = 500;

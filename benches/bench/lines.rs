@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Scale;
-use crate::clients::{self, consumer, publish_request, publisher};
+use crate::clients::{self, consumer, cycle, publish_request, publisher};
 use crate::floor::Floor;
 use crate::gateway::Gateway;
 use crate::load::{self, Rate, as_f64};
@@ -85,44 +85,35 @@ pub(crate) async fn fill(gateway: &Gateway, messages: usize) -> anyhow::Result<(
 pub(crate) async fn both(gateway: &Gateway, scale: &Scale) -> anyhow::Result<Rate> {
     new_queue(gateway).await?;
     let request = Rc::new(publish_request(QUEUE, 1));
-    mixed(gateway, scale.warm_up, scale.line, request, 10).await
-}
-
-/// Publishes, receives and acks in batches of 100, for so long.
-pub(crate) async fn batches(
-    gateway: &Gateway,
-    warm_up: Duration,
-    measured: Duration,
-) -> anyhow::Result<Rate> {
-    let request = Rc::new(publish_request(QUEUE, 100));
-    mixed(gateway, warm_up, measured, request, 100).await
-}
-
-async fn mixed(
-    gateway: &Gateway,
-    warm_up: Duration,
-    measured: Duration,
-    request: Rc<Vec<u8>>,
-    max_messages: usize,
-) -> anyhow::Result<Rate> {
-    // In batches a few clients are enough to keep the gateway busy.
-    let clients = if max_messages == 100 { 16 } else { 64 };
     load::run(
         &gateway.processes,
-        clients,
-        warm_up,
-        measured,
+        64,
+        scale.warm_up,
+        scale.line,
         |number, meter| {
             let (address, request) = (gateway.address.clone(), Rc::clone(&request));
             async move {
                 if number % 2 == 0 {
                     publish_uncounted(address, request, meter).await
                 } else {
-                    consumer(address, QUEUE, max_messages, meter).await
+                    consumer(address, QUEUE, 10, meter).await
                 }
             }
         },
     )
+    .await
+}
+
+/// Publishes, receives and acks in batches of 100, for so long. Sixteen clients
+/// are enough to keep the gateway busy.
+pub(crate) async fn batches(
+    gateway: &Gateway,
+    warm_up: Duration,
+    measured: Duration,
+) -> anyhow::Result<Rate> {
+    load::run(&gateway.processes, 16, warm_up, measured, |_, meter| {
+        cycle(gateway.address.clone(), QUEUE, 100, meter)
+    })
     .await
 }
 

@@ -428,7 +428,7 @@ impl Bench {
             return Ok(());
         }
         let gateway = Gateway::start().await?;
-        let idle = idle::measure(&gateway, self.scale.receivers, self.scale.line).await?;
+        let idle = idle::measure(&gateway, self.scale.receivers, self.scale.latency).await?;
         gateway.stop().await?;
         self.add(
             Line::number(what, idle.gateway_cpu, "").with(Target::at_most(

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::receivers::Receivers;
-use super::{Batcher, Bounds, DueSchedule, Hints, Wait, Weigh};
-use crate::domain::{Disposition, Failure, Lease, Seconds, decide};
+use super::{Batcher, Bounds, DueSchedule, Events, Hints, Wait, Weigh};
+use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
-    Delivery, Error, Fate, Publish, PublishResult, Queue, Receiver, Settle, Settled, Store,
+    Delivery, Error, Fate, Fed, Publish, PublishResult, PublishTopic, PublishTopicResult,
+    PushRecord, Queue, Receiver, Settle, Settled, Store,
 };
 
 /// The hot paths of one gateway.
@@ -20,12 +22,16 @@ use crate::store::{
 pub struct Broker {
     store: Store,
     publishes: Batcher<Publish, PublishResult>,
+    topic_publishes: Batcher<PublishTopic, PublishTopicResult>,
     acks: Batcher<Acks, Vec<Settled>>,
     settles: Batcher<Settles, Vec<Settled>>,
     extends: Batcher<Extends, Vec<Result<DateTime<Utc>, Fate>>>,
     receivers: Arc<Receivers>,
     due: Arc<DueSchedule>,
     hints: Arc<Hints>,
+    events: Events,
+    pushes: Batcher<PushRecord, ()>,
+    webhooks_changed: Notify,
 }
 
 /// A lease to end otherwise than by an ack, and why.
@@ -58,6 +64,27 @@ impl Weigh for Publish {
             .iter()
             .map(|m| m.content.body.len() + OVERHEAD)
             .sum()
+    }
+}
+
+impl Weigh for PublishTopic {
+    fn rows(&self) -> usize {
+        self.messages.iter().map(|m| 1 + m.queues()).sum()
+    }
+    fn bytes(&self) -> usize {
+        self.messages
+            .iter()
+            .map(|m| m.message.content.body.len() + OVERHEAD + m.queues() * size_of::<i64>())
+            .sum()
+    }
+}
+
+impl Weigh for PushRecord {
+    fn rows(&self) -> usize {
+        1
+    }
+    fn bytes(&self) -> usize {
+        self.answer.len() + OVERHEAD
     }
 }
 
@@ -108,15 +135,49 @@ impl Broker {
     pub fn start(store: &Store, tracker: &TaskTracker, stop: &CancellationToken) -> Self {
         let due = Arc::<DueSchedule>::default();
         let hints = Arc::<Hints>::default();
+        let receivers = Arc::new(Receivers::new(
+            store.clone(),
+            tracker.clone(),
+            Arc::clone(&due),
+            Arc::clone(&hints),
+        ));
         let publish_store = store.clone();
+        let topic_store = store.clone();
+        let (feeding, fed_later) = (Arc::clone(&receivers), Arc::clone(&due));
         let ack_store = store.clone();
         let settle_store = store.clone();
         let extend_store = store.clone();
+        let push_store = store.clone();
         Self {
             store: store.clone(),
             publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
                 let store = publish_store.clone();
                 async move { store.publish(&items).await }
+            }),
+            topic_publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
+                let (store, receivers, due) = (
+                    topic_store.clone(),
+                    Arc::clone(&feeding),
+                    Arc::clone(&fed_later),
+                );
+                async move {
+                    let (results, fed) = store.publish_topic(&items).await?;
+                    // Once for all requests, which may have queues in common.
+                    for Fed {
+                        queue_id,
+                        any_ready,
+                        wakes_in_ms,
+                    } in fed
+                    {
+                        if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
+                            due.note(queue_id, Duration::from_millis(ms));
+                        }
+                        if any_ready {
+                            receivers.ready(queue_id);
+                        }
+                    }
+                    Ok(results)
+                }
             }),
             acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
                 let store = ack_store.clone();
@@ -142,14 +203,23 @@ impl Broker {
                     Ok(split(results, items.iter().map(Extends::rows)))
                 }
             }),
-            receivers: Arc::new(Receivers::new(
-                store.clone(),
-                tracker.clone(),
-                Arc::clone(&due),
-                Arc::clone(&hints),
-            )),
+            receivers,
             due,
             hints,
+            events: Events::default(),
+            pushes: Batcher::start(
+                tracker,
+                stop,
+                SETTLES,
+                move |items: Arc<Vec<PushRecord>>| {
+                    let store = push_store.clone();
+                    async move {
+                        store.record_pushes(&items).await?;
+                        Ok(vec![(); items.len()])
+                    }
+                },
+            ),
+            webhooks_changed: Notify::new(),
         }
     }
 
@@ -169,6 +239,26 @@ impl Broker {
     #[must_use]
     pub fn hints(&self) -> &Hints {
         &self.hints
+    }
+
+    /// What is to be told through `system.events`.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Somebody changed a webhook through this gateway.
+    #[must_use]
+    pub fn webhooks_changed(&self) -> &Notify {
+        &self.webhooks_changed
+    }
+
+    /// Stores what a push came to.
+    ///
+    /// # Errors
+    /// Any; it may then be missing from the list of attempts.
+    pub async fn record_push(&self, record: PushRecord) -> Result<(), Error> {
+        self.pushes.call(record).await
     }
 
     /// Stores messages; when it returns they are committed and flushed.
@@ -192,6 +282,16 @@ impl Broker {
             }
         }
         Ok(result)
+    }
+
+    /// Stores messages in every queue that they are routed to; when it returns
+    /// they are committed and flushed.
+    ///
+    /// # Errors
+    /// Any; whether they were stored is then not known, unless
+    /// [`Error::Overloaded`].
+    pub async fn publish_topic(&self, request: PublishTopic) -> Result<PublishTopicResult, Error> {
+        self.topic_publishes.call(request).await
     }
 
     /// Leases messages to a receiver, waiting for them if it is patient.
@@ -222,18 +322,31 @@ impl Broker {
     /// Any; whether it took effect is then not known.
     pub async fn settle(&self, queue: &Queue, items: Vec<Settling>) -> Result<Vec<Settled>, Error> {
         let items: Vec<Settle> = items.into_iter().map(|item| plan(queue, item)).collect();
-        let dispositions: Vec<Disposition> = items.iter().map(|item| item.disposition).collect();
+        let planned: Vec<(i64, Disposition)> = items
+            .iter()
+            .map(|item| (item.lease.message_id, item.disposition))
+            .collect();
         let results = self.settles.call(Settles(items)).await?;
         let mut any_ready = false;
-        for (disposition, result) in dispositions.into_iter().zip(&results) {
+        let mut dead: HashMap<DeadReason, Vec<i64>> = HashMap::new();
+        for ((message_id, disposition), result) in planned.into_iter().zip(&results) {
             match disposition {
                 _ if *result != Settled::Done => {}
-                Disposition::Requeue(wait) if wait > Seconds::ZERO => {
+                Disposition::Requeue(wait) | Disposition::Postpone(wait)
+                    if wait > Seconds::ZERO =>
+                {
                     self.due.note(queue.id, wait.to_duration());
                 }
-                Disposition::Requeue(_) | Disposition::Release => any_ready = true,
-                Disposition::DeadLetter(_) | Disposition::Drop | Disposition::Expire => {}
+                Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release => {
+                    any_ready = true;
+                }
+                Disposition::DeadLetter(reason) => dead.entry(reason).or_default().push(message_id),
+                Disposition::Drop | Disposition::Expire => {}
             }
+        }
+        for (reason, ids) in dead {
+            let event = Event::dead_lettered(reason.as_str(), &ids);
+            self.events.add(queue.id, event);
         }
         if any_ready {
             self.receivers.ready(queue.id);
@@ -312,7 +425,7 @@ fn plan(queue: &Queue, item: Settling) -> Settle {
         Failure::Nacked { .. } => Some("nacked"),
         Failure::Rejected => Some("rejected"),
         Failure::LeaseExpired => Some("lease-expired"),
-        Failure::Outlived | Failure::Undelivered => None,
+        Failure::Outlived | Failure::Undelivered | Failure::Deferred { .. } => None,
     };
     Settle {
         lease,

@@ -12,6 +12,7 @@
 
 mod broker;
 mod due;
+mod events;
 mod hints;
 mod receivers;
 
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 pub use broker::{Broker, Settling};
 pub use due::DueSchedule;
+pub use events::Events;
 pub use hints::Hints;
 pub use receivers::Wait;
 

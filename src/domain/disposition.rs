@@ -20,10 +20,17 @@ pub enum Failure {
     Outlived,
     /// The lease was given to a receiver that had gone: no attempt was made.
     Undelivered,
+    /// Its consumer is not ready for messages now and said when it will be: no
+    /// attempt was made.
+    Deferred {
+        /// How long it is to be left alone; bounded by the queue's longest
+        /// backoff.
+        delay: Seconds,
+    },
 }
 
 /// Why a message is a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeadReason {
     /// All attempts failed.
     MaxAttempts,
@@ -63,6 +70,8 @@ pub enum Disposition {
     Requeue(Seconds),
     /// Ready again at once; the attempt does not count.
     Release,
+    /// Ready again after this wait; the attempt does not count.
+    Postpone(Seconds),
     /// To the dead letters.
     DeadLetter(DeadReason),
     /// Gone: it would be a dead letter, but the queue keeps none.
@@ -88,6 +97,9 @@ pub fn decide(failure: Failure, attempts: u32, queue: &QueueSettings, chance: f6
     };
     let delay = match failure {
         Failure::Undelivered => return Disposition::Release,
+        Failure::Deferred { delay } => {
+            return Disposition::Postpone(delay.clamp(Seconds::ZERO, queue.backoff.max));
+        }
         Failure::Outlived if queue.dead_letter.keep_expired => return dead(DeadReason::Expired),
         Failure::Outlived => return Disposition::Expire,
         Failure::Rejected => return dead(DeadReason::Rejected),
@@ -116,6 +128,9 @@ mod tests {
             Just(Failure::LeaseExpired),
             Just(Failure::Outlived),
             Just(Failure::Undelivered),
+            (0i64..1_000_000_000).prop_map(|ms| Failure::Deferred {
+                delay: Seconds::from_millis(ms)
+            }),
         ]
     }
 
@@ -142,6 +157,11 @@ mod tests {
                     prop_assert!(delay >= Seconds::ZERO);
                 }
                 Disposition::Release => prop_assert_eq!(failure, Failure::Undelivered),
+                Disposition::Postpone(delay) => {
+                    let deferred = matches!(failure, Failure::Deferred { .. });
+                    prop_assert!(deferred);
+                    prop_assert!(delay <= queue.backoff.max);
+                }
                 Disposition::DeadLetter(reason) => {
                     prop_assert!(enabled);
                     prop_assert_eq!(

@@ -16,7 +16,7 @@ pub enum Error {
     /// Well-formed, but these parts are not acceptable.
     #[error("{} invalid part(s), the first at {}: {}", .0.len(), .0[0].pointer, .0[0].detail)]
     Invalid(Vec<Invalid>),
-    /// A body over the queue's limit, in bytes.
+    /// A body over the queue's or topic's limit, in bytes.
     #[error("the body at {pointer} is {size} bytes, over the limit of {limit}")]
     TooLarge {
         /// Where the body is.

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::error::{Error, Invalid};
-use super::queue::QueueSettings;
 use super::seconds::Seconds;
 
 /// Headers of a message, string to string.
@@ -22,7 +21,7 @@ pub struct Content {
 }
 
 /// A message as its publisher described it. [`Message::check`] makes it valid
-/// for a queue.
+/// for a queue or topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// Body and content type.
@@ -70,14 +69,14 @@ impl Limits {
 }
 
 impl Message {
-    /// Checks the message against the rules and its queue's settings. `at` is
-    /// the JSON pointer of the message in the request (empty if it is the
-    /// whole), `now` the time for the bound on `deliver_at`.
+    /// Checks the message against the rules and the most bytes that its queue or
+    /// topic takes. `at` is the JSON pointer of the message in the request (empty
+    /// if it is the whole), `now` the time for the bound on `deliver_at`.
     ///
     /// # Errors
     /// [`Error::TooLarge`], or [`Error::Invalid`] with each part that is wrong.
-    pub fn check(&self, queue: &QueueSettings, at: &str, now: DateTime<Utc>) -> Result<(), Error> {
-        let limit = queue.max_message_bytes as usize;
+    pub fn check(&self, max_bytes: u32, at: &str, now: DateTime<Utc>) -> Result<(), Error> {
+        let limit = max_bytes as usize;
         if self.content.body.len() > limit {
             return Err(Error::TooLarge {
                 pointer: format!("{at}/body"),
@@ -177,11 +176,11 @@ impl Message {
 }
 
 /// No NUL, CR, LF or other control characters.
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token_char(c: u8) -> bool {
+pub(super) fn is_token_char(c: u8) -> bool {
     c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
 }

@@ -1,10 +1,11 @@
-//! Names of queues.
+//! Names of queues, topics and subscriptions.
 
 use serde::Serialize;
 
 use super::error::{Error, quoted};
 
-/// A valid queue name: `[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}`.
+/// A valid name of a queue, and of a topic or subscription, which follow the
+/// same rule: `[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct QueueName(String);

@@ -69,6 +69,10 @@ pub(crate) struct DeadLetterHead {
     reply_to: Option<String>,
     traceparent: Option<String>,
     tracestate: Option<String>,
+    /// The topic it was published to; null for a publish to a queue.
+    topic: Option<String>,
+    /// What it was routed by; null for a publish to a queue.
+    routing_key: Option<String>,
     /// The JSON value, byte for byte as it was published.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
@@ -102,6 +106,8 @@ impl DeadLetterHead {
             reply_to: letter.envelope.reply_to.clone(),
             traceparent: letter.envelope.traceparent.clone(),
             tracestate: letter.envelope.tracestate.clone(),
+            topic: letter.envelope.topic.clone(),
+            routing_key: letter.envelope.routing_key.clone(),
             body: None,
             body_base64: None,
         }
@@ -156,11 +162,8 @@ pub(crate) async fn list_dead_letters(
 ) -> Result<Response, Problem> {
     let limit = page::limit(params.limit)?;
     let after = params.cursor.as_deref().map(page::cursor).transpose()?;
-    if matches!(after, Some(Cursor::Ready { .. })) {
-        return Err(Problem::bad_request(
-            "invalid-cursor",
-            "The cursor is of another list.",
-        ));
+    if matches!(after, Some(Cursor::Ready { .. } | Cursor::Stream { .. })) {
+        return Err(page::of_another_list());
     }
     let filter = Filter {
         reason: params.reason,
@@ -263,17 +266,12 @@ pub(crate) struct Filter {
     until: Option<DateTime<Utc>>,
 }
 
-/// The end of the year 9999.
-const LAST_TIME: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).unwrap();
-
 impl From<Filter> for DeadFilter {
     fn from(filter: Filter) -> Self {
-        // Postgres cannot tell every time that a user can.
-        let told = |time: DateTime<Utc>| time.clamp(DateTime::UNIX_EPOCH, LAST_TIME);
         Self {
             reason: filter.reason.map(Reason::as_str),
-            since: filter.since.map(told),
-            until: filter.until.map(told),
+            since: filter.since.map(page::within_reach),
+            until: filter.until.map(page::within_reach),
         }
     }
 }

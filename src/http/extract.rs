@@ -55,6 +55,34 @@ impl<S: Send + Sync> FromRequestParts<S> for InQueue {
     }
 }
 
+/// The topic that a path names.
+pub(crate) struct InTopic(pub(crate) QueueName);
+
+impl<S: Send + Sync> FromRequestParts<S> for InTopic {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([topic]) = Path::<[String; 1]>::from_request_parts(parts, state).await?;
+        Ok(Self(QueueName::parse(&topic, "topic")?))
+    }
+}
+
+/// The subscription of a topic that a path names.
+pub(crate) struct InSubscription(pub(crate) QueueName, pub(crate) QueueName);
+
+impl<S: Send + Sync> FromRequestParts<S> for InSubscription {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([topic, subscription]) =
+            Path::<[String; 2]>::from_request_parts(parts, state).await?;
+        Ok(Self(
+            QueueName::parse(&topic, "topic")?,
+            QueueName::parse(&subscription, "subscription")?,
+        ))
+    }
+}
+
 /// The message of a queue that a path names.
 pub(crate) struct InMessage(pub(crate) QueueName, pub(crate) MessageId);
 

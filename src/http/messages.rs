@@ -56,6 +56,10 @@ pub(crate) struct StoredHead {
     reply_to: Option<String>,
     traceparent: Option<String>,
     tracestate: Option<String>,
+    /// The topic it was published to; null for a publish to a queue.
+    topic: Option<String>,
+    /// What it was routed by; null for a publish to a queue.
+    routing_key: Option<String>,
     /// Its attempts so far, oldest first; where one message is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Vec<AttemptView>>,
@@ -120,6 +124,8 @@ impl StoredHead {
             reply_to: stored.envelope.reply_to.clone(),
             traceparent: stored.envelope.traceparent.clone(),
             tracestate: stored.envelope.tracestate.clone(),
+            topic: stored.envelope.topic.clone(),
+            routing_key: stored.envelope.routing_key.clone(),
             history: history.map(|attempts| {
                 attempts
                     .into_iter()
@@ -211,12 +217,10 @@ pub(crate) async fn list_messages(
         None => true,
         Some(Cursor::Ready { .. }) => peek.state == MessageState::Ready,
         Some(Cursor::Timed { .. }) => peek.state != MessageState::Ready,
+        Some(Cursor::Stream { .. }) => false,
     };
     if !is_of_state {
-        return Err(Problem::bad_request(
-            "invalid-cursor",
-            "The cursor is of another list.",
-        ));
+        return Err(page::of_another_list());
     }
     let queue = gateway.queue(&name).await?;
     let (messages, next) = gateway.broker.store().peek(queue.id, peek).await?;

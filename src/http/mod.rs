@@ -12,6 +12,7 @@ mod extend;
 mod extract;
 mod health;
 mod listen;
+mod message_input;
 mod messages;
 mod metrics;
 mod nack;
@@ -20,11 +21,16 @@ mod page;
 mod precondition;
 mod problem;
 mod publish;
+mod publish_topic;
 mod purge;
 mod queue_config;
 mod queues;
 mod receive;
+mod resource;
 mod settle;
+mod stream;
+mod subscriptions;
+mod topics;
 mod webhooks;
 
 use std::sync::Arc;
@@ -44,7 +50,7 @@ pub use openapi::document;
 
 use crate::batch::Broker;
 use crate::domain::{AllowList, QueueName, ReceiptKey, SealingKey};
-use crate::store::Queue;
+use crate::store::{Queue, Topic, Topology};
 use crate::webhook::Pusher;
 use problem::Problem;
 
@@ -83,6 +89,33 @@ impl Gateway {
             .queue(name)
             .await?
             .ok_or_else(|| Problem::queue_not_found(name))
+    }
+
+    /// The topic of this name, from the database.
+    async fn topic_now(&self, name: &QueueName) -> Result<Topic, Problem> {
+        self.broker
+            .store()
+            .topic_now(name)
+            .await?
+            .ok_or_else(|| Problem::topic_not_found(name))
+    }
+
+    /// The topic of this name and its subscriptions.
+    async fn topology(&self, name: &QueueName) -> Result<Arc<Topology>, Problem> {
+        self.broker
+            .store()
+            .topology(name)
+            .await?
+            .ok_or_else(|| Problem::topic_not_found(name))
+    }
+
+    /// The same from the database.
+    async fn topology_now(&self, name: &QueueName) -> Result<Arc<Topology>, Problem> {
+        self.broker
+            .store()
+            .topology_now(name)
+            .await?
+            .ok_or_else(|| Problem::topic_not_found(name))
     }
 }
 

@@ -15,7 +15,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, dead_letters, extend, health, messages, metrics, nack, publish,
-    purge, queues, receive, uncancelled, webhooks,
+    publish_topic, purge, queues, receive, stream, subscriptions, topics, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -31,6 +31,7 @@ use super::{
     tags(
         (name = "Queues", description = "Settings and counts"),
         (name = "Messages", description = "Publish, receive, settle"),
+        (name = "Topics", description = "Publish to many queues at once; subscriptions and streams"),
         (name = "Dead letters", description = "Messages that were given up"),
         (name = "Webhooks", description = "Messages pushed to an HTTP endpoint"),
         (name = "Operations", description = "Health and metrics"),
@@ -42,7 +43,12 @@ struct Document;
 /// The document, as `postrider openapi` prints it.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    complete(hot_routes().merge(cold_routes()).into_openapi())
+    complete(
+        hot_routes()
+            .merge(cold_routes())
+            .merge(webhook_routes())
+            .into_openapi(),
+    )
 }
 
 /// Endpoints whose database work runs in the batchers' tasks: a client that
@@ -50,6 +56,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn hot_routes() -> OpenApiRouter<SharedGateway> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(publish::publish))
+        .routes(routes!(publish_topic::publish_topic))
         .routes(routes!(receive::receive))
         .routes(routes!(ack::ack))
         .routes(routes!(nack::nack))
@@ -72,6 +79,22 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
         .routes(routes!(purge::purge_queue))
         .routes(routes!(messages::list_messages))
         .routes(routes!(messages::get_message, messages::delete_message))
+        .routes(routes!(topics::list_topics))
+        .routes(routes!(
+            topics::put_topic,
+            topics::patch_topic,
+            topics::get_topic,
+            topics::delete_topic
+        ))
+        .routes(routes!(stream::read_stream))
+        .routes(routes!(publish_topic::explain))
+        .routes(routes!(subscriptions::list_subscriptions))
+        .routes(routes!(
+            subscriptions::put_subscription,
+            subscriptions::patch_subscription,
+            subscriptions::get_subscription,
+            subscriptions::delete_subscription
+        ))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::purge_dead_letters))
@@ -79,6 +102,11 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             dead_letters::get_dead_letter,
             dead_letters::delete_dead_letter
         ))
+}
+
+/// Of those, the ones after which the push worker looks at once.
+fn webhook_routes() -> OpenApiRouter<SharedGateway> {
+    OpenApiRouter::new()
         .routes(routes!(
             webhooks::put_webhook,
             webhooks::patch_webhook,
@@ -94,10 +122,16 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
 }
 
 pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
-    let cold = cold_routes().route_layer(middleware::from_fn_with_state(
+    let told = webhook_routes().route_layer(middleware::from_fn_with_state(
         Arc::clone(gateway),
-        uncancelled,
+        webhooks::tell_lanes,
     ));
+    let cold = cold_routes()
+        .merge(told)
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(gateway),
+            uncancelled,
+        ));
     hot_routes().merge(cold)
 }
 

@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
 
 use super::problem::Problem;
 use crate::store::Cursor;
@@ -24,6 +25,19 @@ fn invalid() -> Problem {
         "invalid-cursor",
         "The cursor is not one that a list gave out: begin without one.",
     )
+}
+
+/// A cursor that another list gave out.
+pub(crate) fn of_another_list() -> Problem {
+    Problem::bad_request("invalid-cursor", "The cursor is of another list.")
+}
+
+/// The end of the year 9999.
+const LAST_TIME: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).unwrap();
+
+/// Postgres cannot tell every time that a user can.
+pub(crate) fn within_reach(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.clamp(DateTime::UNIX_EPOCH, LAST_TIME)
 }
 
 /// A cursor over names.
@@ -72,6 +86,12 @@ pub(crate) fn cursor(text: &str) -> Result<Cursor, Problem> {
                 .ok_or_else(invalid)?,
             message_id: number(9),
         }),
+        b's' => Ok(Cursor::Stream {
+            xid: Some(number(1))
+                .filter(|xid| *xid >= 0)
+                .ok_or_else(invalid)?,
+            message_id: number(9),
+        }),
         _ => Err(invalid()),
     }
 }
@@ -81,6 +101,7 @@ pub(crate) fn write_cursor(cursor: Cursor) -> String {
     let (kind, a, b) = match cursor {
         Cursor::Ready { priority, position } => (b'r', i64::from(priority), position),
         Cursor::Timed { micros, message_id } => (b't', micros, message_id),
+        Cursor::Stream { xid, message_id } => (b's', xid, message_id),
     };
     let mut bytes = vec![kind];
     bytes.extend(a.to_be_bytes());
@@ -90,17 +111,22 @@ pub(crate) fn write_cursor(cursor: Cursor) -> String {
 
 /// The `Link` header to the next page: this request with another cursor.
 pub(crate) fn link(uri: &Uri, next_cursor: Option<&str>) -> HeaderMap {
+    match next_cursor {
+        Some(cursor) => link_by("cursor", uri, cursor),
+        None => HeaderMap::new(),
+    }
+}
+
+/// The same for a list whose cursor goes by another name.
+pub(crate) fn link_by(parameter: &str, uri: &Uri, cursor: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let Some(cursor) = next_cursor else {
-        return headers;
-    };
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-        .filter(|(name, _)| name != "cursor")
+        .filter(|(name, _)| name != parameter)
     {
         query.append_pair(&name, &value);
     }
-    query.append_pair("cursor", cursor);
+    query.append_pair(parameter, cursor);
     let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
     if let Ok(value) = HeaderValue::from_str(&link) {
         headers.insert(header::LINK, value);
@@ -120,7 +146,11 @@ mod tests {
             priority in 0i16..=9, position: i64,
             micros in 0i64..253_402_300_799_000_000, message_id: i64,
         ) {
-            for c in [Cursor::Ready { priority, position }, Cursor::Timed { micros, message_id }] {
+            for c in [
+                Cursor::Ready { priority, position },
+                Cursor::Timed { micros, message_id },
+                Cursor::Stream { xid: micros, message_id },
+            ] {
                 prop_assert_eq!(cursor(&write_cursor(c)).ok(), Some(c));
             }
         }

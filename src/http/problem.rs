@@ -84,7 +84,7 @@ impl Problem {
     }
 
     /// One part of the request is the reason, by a code of its own.
-    pub(crate) fn at(
+    pub(crate) fn with_part(
         status: StatusCode,
         code: &'static str,
         pointer: impl Into<String>,
@@ -104,12 +104,32 @@ impl Problem {
         )
     }
 
+    pub(crate) fn topic_not_found(name: &domain::QueueName) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "topic-not-found",
+            format!("There is no topic \"{name}\". PUT /v1/topics/{name} creates it."),
+        )
+    }
+
     pub(crate) fn message_not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "message-not-found",
             "The queue has no such message: it was acked, expired or taken out, or never there.",
         )
+    }
+
+    pub(crate) fn queue_full(name: &domain::QueueName, max_ready: u64) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "queue-full",
+            format!(
+                "The queue \"{name}\" has no room under its max_ready of {max_ready}. Try again \
+                 later."
+            ),
+        )
+        .retry_after(1)
     }
 
     pub(crate) fn precondition_failed() -> Self {
@@ -119,6 +139,18 @@ impl Problem {
             "The resource is not the one that the condition names: GET it, and try again with its \
              ETag.",
         )
+    }
+
+    /// Names the parts of the request that it is about.
+    pub(crate) fn at(mut self, pointers: Vec<String>, detail: &str) -> Self {
+        self.errors = pointers
+            .into_iter()
+            .map(|pointer| Part {
+                pointer,
+                detail: detail.to_owned(),
+            })
+            .collect();
+        self
     }
 
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
@@ -233,8 +265,8 @@ impl From<domain::Error> for Problem {
                 size,
                 limit,
             } => {
-                let detail = format!("{size} bytes, over the queue's max_message_bytes of {limit}");
-                Self::at(
+                let detail = format!("{size} bytes, over the max_message_bytes of {limit}");
+                Self::with_part(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "message-too-large",
                     pointer,

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{InQueue, NoParams, OptionalJson, Query};
-use super::page;
 use super::precondition;
 use super::problem::Problem;
 use super::queue_config::QueueConfig;
+use super::resource::{ListParams, not_system, put_status};
 use super::{Gateway, SharedGateway, reply};
 use crate::domain::QueueName;
-use crate::store::{self, Counts, Queue};
+use crate::store::{self, Counts, DeletedQueue, Queue};
 
 /// A queue with its settings and live counts.
 #[derive(Debug, Serialize, ToSchema)]
@@ -136,12 +136,7 @@ pub(crate) async fn put_queue(
     headers: HeaderMap,
     OptionalJson(config): OptionalJson<QueueConfig>,
 ) -> Result<Response, Problem> {
-    if name.is_system() {
-        return Err(Problem::invalid(
-            "queue",
-            "names that begin with system. are the gateway's",
-        ));
-    }
+    not_system(&name, "queue")?;
     let store = gateway.broker.store();
     let settings = config.settings()?;
     if precondition::is_conditional(&headers) {
@@ -166,12 +161,7 @@ pub(crate) async fn put_queue(
         tracing::info!(queue = %name, "queue created");
     }
     let counts = gateway.counts(&put.queue).await?;
-    let status = if put.created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
-    Ok(answer(status, &put.queue, counts))
+    Ok(answer(put_status(put.created), &put.queue, counts))
 }
 
 /// Change some settings of a queue
@@ -255,18 +245,32 @@ pub(crate) async fn get_queue(
     Ok(answer(StatusCode::OK, &queue, counts))
 }
 
+/// How to delete.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteParams {
+    /// Also where subscriptions feed it: they go too.
+    #[serde(default)]
+    #[param(required = false)]
+    force: bool,
+}
+
 /// Delete a queue
 ///
-/// With everything in it, dead letters too.
+/// With everything in it, dead letters too. A queue that subscriptions feed is
+/// only deleted with `force=true`, and the subscriptions with it.
 #[utoipa::path(
     delete, path = "/v1/queues/{queue}", tag = "Queues",
     params(
         ("queue" = String, Path, description = "Its name", example = "orders"),
+        DeleteParams,
         ("If-Match" = Option<String>, Header, description = "Only if it has this ETag"),
     ),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "`queue-not-found`"),
+        (status = 409, description = "`queue-in-use`, `changed-meanwhile`"),
         (status = 412, description = "`precondition-failed`"),
         (status = 422, description = "`invalid`"),
     ),
@@ -274,7 +278,7 @@ pub(crate) async fn get_queue(
 pub(crate) async fn delete_queue(
     State(gateway): State<SharedGateway>,
     InQueue(name): InQueue,
-    Query(NoParams {}): Query<NoParams>,
+    Query(params): Query<DeleteParams>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let store = gateway.broker.store();
@@ -284,28 +288,38 @@ pub(crate) async fn delete_queue(
         .ok_or_else(|| Problem::queue_not_found(&name))?;
     check_preconditions(&headers, Some(&queue))?;
     let version = precondition::is_conditional(&headers).then_some(queue.version);
-    if !store.delete_queue(&name, version).await? {
-        return Err(match version {
-            Some(_) => Problem::precondition_failed(),
-            None => Problem::queue_not_found(&name),
-        });
+    match store.delete_queue(&name, version, params.force).await? {
+        DeletedQueue::Gone => {
+            tracing::info!(queue = %name, "queue deleted");
+            Ok(StatusCode::NO_CONTENT)
+        }
+        DeletedQueue::Missing if version.is_some() => Err(Problem::precondition_failed()),
+        DeletedQueue::Missing => Err(Problem::queue_not_found(&name)),
+        DeletedQueue::Fed(subscriptions) => Err(in_use(&subscriptions)),
     }
-    tracing::info!(queue = %name, "queue deleted");
-    Ok(StatusCode::NO_CONTENT)
 }
 
-/// Which queues to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListParams {
-    /// Only names that begin so.
-    #[param(example = "ord")]
-    prefix: Option<String>,
-    /// At most so many; 1 to 1000, by default 100.
-    limit: Option<i64>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
+/// Names the first few.
+fn in_use(subscriptions: &[String]) -> Problem {
+    const SHOWN: usize = 3;
+    let mut names: Vec<&str> = subscriptions
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect();
+    let more = format!("{} more", subscriptions.len().saturating_sub(SHOWN));
+    if subscriptions.len() > SHOWN {
+        names.push(&more);
+    }
+    Problem::new(
+        StatusCode::CONFLICT,
+        "queue-in-use",
+        format!(
+            "Subscriptions feed it (topic/subscription): {}. Delete them first, or the queue with \
+             ?force=true and them with it.",
+            names.join(", ")
+        ),
+    )
 }
 
 /// List queues
@@ -324,34 +338,13 @@ pub(crate) async fn list_queues(
     Query(params): Query<ListParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let limit = page::limit(params.limit)?;
-    let after = params
-        .cursor
-        .as_deref()
-        .map(page::name_cursor)
-        .transpose()?
-        .unwrap_or_default();
-    let prefix = params.prefix.unwrap_or_default();
-    if prefix.contains('\0') {
-        return Err(Problem::bad_request(
-            "invalid-query",
-            "prefix must not contain NUL",
-        ));
-    }
+    let page = params.page()?;
     let mut queues = gateway
         .broker
         .store()
-        .list_queues(&prefix, &after, limit + 1)
+        .list_queues(&page.prefix, &page.after, page.ask())
         .await?;
-    let more = i64::try_from(queues.len()).unwrap_or(i64::MAX) > limit;
-    if more {
-        queues.pop();
-    }
-    let next_cursor = queues
-        .last()
-        .filter(|_| more)
-        .map(|last| page::write_name_cursor(last.name.as_str()));
-    let headers = page::link(&uri, next_cursor.as_deref());
+    let (next_cursor, headers) = page.cut(&mut queues, |queue| &queue.name, &uri);
     let list = QueueList {
         queues: queues
             .iter()

@@ -65,6 +65,10 @@ pub(crate) struct ReceivedMessage {
     /// W3C Trace Context of the publish.
     traceparent: Option<String>,
     tracestate: Option<String>,
+    /// The topic it was published to; null for a publish to a queue.
+    topic: Option<String>,
+    /// What it was routed by; null for a publish to a queue.
+    routing_key: Option<String>,
 }
 
 /// The fields of a leased message around its body.
@@ -83,6 +87,8 @@ struct DeliveryHead<'a> {
     reply_to: Option<&'a str>,
     traceparent: Option<&'a str>,
     tracestate: Option<&'a str>,
+    topic: Option<&'a str>,
+    routing_key: Option<&'a str>,
 }
 
 /// What a JSON value is published and given back as.
@@ -143,6 +149,8 @@ fn write(deliveries: &[Delivery], receipts: &ReceiptKey) -> std::io::Result<Vec<
             reply_to: envelope.reply_to.as_deref(),
             traceparent: envelope.traceparent.as_deref(),
             tracestate: envelope.tracestate.as_deref(),
+            topic: envelope.topic.as_deref(),
+            routing_key: envelope.routing_key.as_deref(),
         };
         write_with_body(&mut out, &head, envelope)?;
     }

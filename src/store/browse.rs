@@ -55,6 +55,13 @@ pub enum Cursor {
         /// The message.
         message_id: i64,
     },
+    /// In the order of a topic's stream.
+    Stream {
+        /// The transaction.
+        xid: i64,
+        /// The message.
+        message_id: i64,
+    },
 }
 
 /// A stored message.

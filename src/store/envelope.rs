@@ -28,6 +28,10 @@ pub struct Envelope {
     pub traceparent: Option<String>,
     /// W3C Trace Context.
     pub tracestate: Option<String>,
+    /// The topic it was published to; `None` for a publish to a queue.
+    pub topic: Option<String>,
+    /// What it was routed by; `None` for a publish to a queue.
+    pub routing_key: Option<String>,
 }
 
 impl Envelope {
@@ -44,6 +48,8 @@ impl Envelope {
             reply_to: row.try_get("reply_to")?,
             traceparent: row.try_get("traceparent")?,
             tracestate: row.try_get("tracestate")?,
+            topic: row.try_get("topic")?,
+            routing_key: row.try_get("routing_key")?,
         })
     }
 

@@ -65,6 +65,19 @@ impl Error {
             && e.to_string().contains("no partition of relation"))
     }
 
+    /// Whether a row that was referred to went away at the same moment, or one
+    /// that refers to what was to be deleted came: looking again tells.
+    #[must_use]
+    pub fn is_broken_reference(&self) -> bool {
+        matches!(self, Self::Inconsistent(e) if sqlstate(e).as_deref() == Some("23503"))
+    }
+
+    /// Whether somebody else made a row of the same name at the same moment.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Inconsistent(e) if sqlstate(e).as_deref() == Some("23505"))
+    }
+
     /// Whether the statement was the victim of a deadlock or serialization
     /// failure: it had no effect and may be run again.
     #[must_use]

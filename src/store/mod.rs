@@ -23,6 +23,11 @@
 //! delete, and a body is never rewritten: partitions whose messages are all
 //! settled are dropped whole ([`partitions`]).
 //!
+//! A publish to a topic writes the body once too, and a narrow row for each
+//! queue that a matching subscription feeds ([`publish_topic`]); from then on
+//! the copies live apart. If the topic retains its messages, a row in `stream`
+//! says where the message stands in commit order ([`stream`]).
+//!
 //! # Watermarks
 //!
 //! Deleted rows stay in the index until they can be vacuumed, which a snapshot
@@ -41,10 +46,12 @@
 //!   rows are deleted by the address found there. So plans cannot flip when a
 //!   table grows from nothing to ten million rows between two `ANALYZE`s.
 
+mod backlog;
 mod browse;
 mod claim;
 mod counts;
 mod dead_letters;
+mod delete_queue;
 mod due;
 mod envelope;
 mod error;
@@ -52,9 +59,14 @@ mod gateways;
 mod maintenance;
 mod partitions;
 mod publish;
+mod publish_topic;
 mod purge;
 mod queues;
 mod settle;
+mod stream;
+mod subscriptions;
+mod topics;
+mod topology;
 pub mod watermark;
 mod webhooks;
 
@@ -68,17 +80,26 @@ pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
+pub use backlog::Backlog;
 pub use browse::{Attempt, Cursor, Peek, State, Stored};
 pub use claim::{Claimed, Delivery, Receiver};
 pub use counts::Counts;
 pub use dead_letters::{DeadFilter, DeadLetter, Redrive};
+pub use delete_queue::DeletedQueue;
 pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::Error;
 pub use gateways::Announcements;
 pub use publish::{Publish, PublishResult, Published, Refusal};
+pub use publish_topic::{
+    Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
+};
 pub use queues::{Put, Queue};
 pub use settle::{Fate, Settle, Settled};
+pub use stream::Retained;
+pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
+pub use topics::Topic;
+pub use topology::{Binding, Route, Topology};
 pub use watermark::Violations;
 pub use webhooks::{
     AttemptFilter, Lane, OVERLAP, PushAttempt, PushOutcomeKind, PushRecord, Resent, Webhook,
@@ -118,6 +139,7 @@ pub struct Store {
     /// listing or sweep holds.
     hot: PgPool,
     queues: Arc<queues::Cache>,
+    topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
     metrics: Arc<Metrics>,
     partition_size: i64,
@@ -135,9 +157,12 @@ impl Store {
         // A dozen taken in turn do a tenth less than four.
         let hot = (connections / 3).max(1);
         Self {
-            pool: pool(options.clone(), connections - hot),
-            hot: pool(options, hot),
+            // At rest the workers take each connection every few seconds, and
+            // none of their statements needs a ping of its own.
+            pool: pool(options.clone(), connections - hot, Duration::from_secs(5)),
+            hot: pool(options, hot, Duration::from_secs(1)),
             queues: Arc::default(),
+            topologies: Arc::default(),
             watermarks: Arc::default(),
             metrics: Arc::default(),
             partition_size,
@@ -251,8 +276,15 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 11] = [
+        let groups: [&[(&str, &str)]; 18] = [
+            backlog::STATEMENTS,
             publish::STATEMENTS,
+            publish_topic::STATEMENTS,
+            stream::STATEMENTS,
+            topology::STATEMENTS,
+            topics::STATEMENTS,
+            subscriptions::STATEMENTS,
+            delete_queue::STATEMENTS,
             claim::STATEMENTS,
             settle::STATEMENTS,
             due::STATEMENTS,
@@ -285,19 +317,20 @@ impl Store {
     }
 }
 
-/// Connections that are made when needed.
-fn pool(options: ConnectOptions, connections: u32) -> PgPool {
+/// Connections that are made when needed. One that has rested for so long is
+/// tried before it is used.
+fn pool(options: ConnectOptions, connections: u32, rested: Duration) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(1)
         .acquire_timeout(Duration::from_secs(5))
         .max_lifetime(Duration::from_hours(1))
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
+        .before_acquire(move |connection, meta| {
             // A ping before every statement would cost a round trip each; one
             // for connections that rested is enough to notice a restart.
             Box::pin(async move {
-                if meta.idle_for > Duration::from_secs(1) {
+                if meta.idle_for > rested {
                     connection.ping().await?;
                 }
                 Ok(true)

@@ -1,7 +1,8 @@
 //! Making partitions ahead of need and dropping those that nothing needs.
 //!
 //! Bodies are never deleted: a partition of `messages` is dropped whole when no
-//! row of `ready` or `parked` points into it. A few stragglers would pin it, a
+//! row of `ready` or `parked` points into it and no topic retains a message of
+//! it; the partition of `stream` over the same ids goes with it. A few stragglers would pin it, a
 //! message delayed by a week for instance; once they are all that is left,
 //! their bodies are copied to `stragglers` and the partition goes.
 //!
@@ -15,6 +16,7 @@ use super::{Error, Store, statements};
 
 statements! {
     ALIVE = "alive";
+    RETAINED = "retained";
     MOVE_PARKED = "move_parked";
     MOVE_READY = "move_ready";
 }
@@ -57,6 +59,7 @@ impl Store {
             DO $$
             DECLARE
                 next_lo bigint;
+                part record;
                 day date;
                 -- Only the last few matter, so a walk from the top is short.
                 wanted bigint := (SELECT last_value FROM postrider.message_ids) + {ahead};
@@ -80,6 +83,27 @@ impl Store {
                     INSERT INTO postrider.message_partitions (lo, hi)
                     VALUES (next_lo, next_lo + {size});
                     next_lo := next_lo + {size};
+                END LOOP;
+                -- Also for those that a gateway of an earlier version made.
+                FOR part IN
+                    SELECT lo, hi FROM postrider.message_partitions
+                    WHERE to_regclass('postrider.stream_' || lo) IS NULL
+                    ORDER BY lo
+                LOOP
+                    EXECUTE format(
+                        'CREATE TABLE postrider.stream_%1$s (
+                            LIKE postrider.stream INCLUDING DEFAULTS INCLUDING CONSTRAINTS
+                            INCLUDING INDEXES,
+                            CONSTRAINT in_partition
+                                CHECK (message_id >= %1$s AND message_id < %2$s))',
+                        part.lo, part.hi);
+                    EXECUTE format(
+                        'ALTER TABLE postrider.stream ATTACH PARTITION postrider.stream_%1$s
+                            FOR VALUES FROM (%1$s) TO (%2$s)',
+                        part.lo, part.hi);
+                    EXECUTE format(
+                        'ALTER TABLE postrider.stream_%1$s DROP CONSTRAINT in_partition',
+                        part.lo);
                 END LOOP;
                 FOR day IN
                     SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(-1, {DAYS_AHEAD}) AS n
@@ -127,7 +151,10 @@ impl Store {
             "SELECT (SELECT last_value FROM postrider.message_ids) + $1
                     > coalesce((SELECT max(hi) FROM postrider.message_partitions), 0)
                 OR to_regclass('postrider.dedup_'
-                    || to_char((now() AT TIME ZONE 'UTC')::date + 2, 'YYYYMMDD')) IS NULL",
+                    || to_char((now() AT TIME ZONE 'UTC')::date + 2, 'YYYYMMDD')) IS NULL
+                OR EXISTS (
+                    SELECT FROM postrider.message_partitions
+                    WHERE to_regclass('postrider.stream_' || lo) IS NULL)",
         )
         .bind(self.ahead() / AHEAD * (AHEAD - 1))
         .fetch_one(&self.pool)
@@ -135,16 +162,22 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
+    /// Drops the days of dedup ids and attempts that are over.
+    ///
+    /// # Errors
+    /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
+    pub async fn drop_days(&self) -> Result<(), Error> {
+        self.drop_days_of("dedup", DEDUP_DAYS).await?;
+        self.drop_days_of("attempts", ATTEMPT_DAYS).await?;
+        self.drop_days_of("push_attempts", ATTEMPT_DAYS).await
+    }
+
     /// Drops the partitions of messages that nothing points into, after moving
-    /// out the last few that do; and the days of dedup ids and attempts that are
-    /// over. How many of messages it dropped.
+    /// out the last few that do. How many it dropped.
     ///
     /// # Errors
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
     pub async fn drop_partitions(&self) -> Result<usize, Error> {
-        self.drop_days("dedup", DEDUP_DAYS).await?;
-        self.drop_days("attempts", ATTEMPT_DAYS).await?;
-        self.drop_days("push_attempts", ATTEMPT_DAYS).await?;
         let rows = sqlx::query(
             "SELECT lo, hi FROM postrider.message_partitions WHERE hi <= $1 ORDER BY lo",
         )
@@ -163,6 +196,15 @@ impl Store {
     }
 
     async fn drop_partition(&self, lo: i64, hi: i64) -> Result<bool, Error> {
+        // Before anything is moved out: the bodies stay as long as the stream.
+        let row = sqlx::query(RETAINED)
+            .bind(lo)
+            .bind(hi)
+            .fetch_one(&self.pool)
+            .await?;
+        if row.try_get(0)? {
+            return Ok(false);
+        }
         // One more than are worth moving: then it is not the last few.
         let few = (hi - lo) * STRAGGLERS_PERMILLE / 1000;
         let alive = self.alive(lo, hi, few + 1).await?;
@@ -181,7 +223,7 @@ impl Store {
         self.transaction(format!(
             "{LOCK};
             SET LOCAL lock_timeout = '50ms';
-            DROP TABLE IF EXISTS postrider.messages_{lo};
+            DROP TABLE IF EXISTS postrider.messages_{lo}, postrider.stream_{lo};
             DELETE FROM postrider.message_partitions WHERE lo = {lo}"
         ))
         .await?;
@@ -213,7 +255,7 @@ impl Store {
         Ok(())
     }
 
-    async fn drop_days(&self, table: &'static str, days: i64) -> Result<(), Error> {
+    async fn drop_days_of(&self, table: &'static str, days: i64) -> Result<(), Error> {
         // relname sorts as its date does.
         let rows = sqlx::query(
             "SELECT c.relname::text FROM pg_inherits i

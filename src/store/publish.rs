@@ -92,10 +92,15 @@ impl Store {
             let stored: Option<Vec<_>> = rows[first..ord].iter().copied().collect();
             results.push(stored.ok_or(Refusal::NoQueue));
         }
-        if let Err(error) = self.drop_overflow(requests, &results).await {
-            // The messages are stored, which is what the answer promises.
-            tracing::warn!(%error, "a full queue keeps its oldest messages until the next publish");
-        }
+        let bounds = requests
+            .iter()
+            .zip(&results)
+            .filter(|(request, result)| {
+                request.queue.settings.overflow == Overflow::DropOldest && result.is_ok()
+            })
+            .filter_map(|(request, _)| Some((request.queue.id, request.queue.settings.max_ready?)))
+            .collect();
+        self.drop_overflow(bounds).await;
         Ok(results)
     }
 
@@ -167,19 +172,33 @@ impl Store {
     ) -> Result<(), Error> {
         let queue_ids: Vec<i64> = unseen.iter().map(|at| columns.queue_id[*at]).collect();
         let dedup_ids: Vec<Option<&str>> = unseen.iter().map(|at| columns.dedup_id[*at]).collect();
-        let rows = sqlx::query(PUBLISH_DUPLICATES)
-            .bind(&queue_ids)
-            .bind(&dedup_ids)
-            .fetch_all(&self.hot)
-            .await?;
-        for row in rows {
-            let at = unseen[place(row.try_get("ord")?)];
-            let id: Option<i64> = row.try_get("id")?;
-            if let (Some(id), Some(result)) = (id, &mut published[at]) {
+        for (at, id) in self.duplicates(&queue_ids, &dedup_ids).await? {
+            if let Some(result) = &mut published[unseen[at]] {
                 result.id = id;
             }
         }
         Ok(())
+    }
+
+    /// Which messages dedup ids of queues or topics belong to: the place of each
+    /// that belongs to any, and the message.
+    pub(super) async fn duplicates(
+        &self,
+        of: &[i64],
+        dedup_ids: &[Option<&str>],
+    ) -> Result<Vec<(usize, i64)>, Error> {
+        let rows = sqlx::query(PUBLISH_DUPLICATES)
+            .bind(of)
+            .bind(dedup_ids)
+            .fetch_all(&self.hot)
+            .await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            if let Some(id) = row.try_get("id")? {
+                found.push((place(row.try_get("ord")?), id));
+            }
+        }
+        Ok(found)
     }
 
     /// For each request, whether its queue has no room for it.
@@ -214,7 +233,7 @@ impl Store {
             .collect())
     }
 
-    async fn ready_counts(&self, ids: &[i64]) -> Result<HashMap<i64, u64>, Error> {
+    pub(super) async fn ready_counts(&self, ids: &[i64]) -> Result<HashMap<i64, u64>, Error> {
         let rows = sqlx::query(ROOM)
             .bind(ids)
             .bind(self.watermarks.tallies())
@@ -230,23 +249,17 @@ impl Store {
 
     /// Gives up the oldest messages of `drop_oldest` queues that a publish has
     /// made too full. If the gateway dies before, the next publish does it.
-    async fn drop_overflow(
-        &self,
-        requests: &[Publish],
-        results: &[PublishResult],
-    ) -> Result<(), Error> {
-        let mut bounds = HashMap::new();
-        for (request, result) in requests.iter().zip(results) {
-            let settings = &request.queue.settings;
-            if let (Some(max), Overflow::DropOldest, Ok(_)) =
-                (settings.max_ready, settings.overflow, result)
-            {
-                bounds.insert(request.queue.id, max);
-            }
-        }
+    pub(super) async fn drop_overflow(&self, bounds: HashMap<i64, u64>) {
         if bounds.is_empty() {
-            return Ok(());
+            return;
         }
+        if let Err(error) = self.drop_excess(&bounds).await {
+            // The messages are stored, which is what the answer promises.
+            tracing::warn!(%error, "a full queue keeps its oldest messages until the next publish");
+        }
+    }
+
+    async fn drop_excess(&self, bounds: &HashMap<i64, u64>) -> Result<(), Error> {
         let ids: Vec<i64> = bounds.keys().copied().collect();
         for (queue_id, ready) in self.ready_counts(&ids).await? {
             let excess = ready.saturating_sub(bounds[&queue_id]);
@@ -263,13 +276,13 @@ impl Store {
 }
 
 /// The place in an array whose rows Postgres counts from one.
-fn place(ord: i64) -> usize {
+pub(super) fn place(ord: i64) -> usize {
     usize::try_from(ord - 1).unwrap_or(usize::MAX)
 }
 
 /// A column for the statement: unnest fills a short array up with nulls, and
 /// most messages leave most of their fields out.
-fn sparse<T>(column: &[Option<T>]) -> &[Option<T>] {
+pub(super) fn sparse<T>(column: &[Option<T>]) -> &[Option<T>] {
     if column.iter().all(Option::is_none) {
         &[]
     } else {

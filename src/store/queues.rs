@@ -60,6 +60,18 @@ const CREATE: &str = "
     )
     SELECT * FROM made";
 
+/// As [`CREATE`]'s, if topic $19 is there.
+pub(super) const INSERT_FOR_TOPIC: &str = "
+    INSERT INTO postrider.queues (
+        name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier, backoff_max_ms,
+        backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow, max_message_bytes,
+        dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
+        dead_letter_retention_ms, retry_every_ms, retry_max_rounds)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+    FROM postrider.topics
+    WHERE topics.name = $19
+    ON CONFLICT (name) DO NOTHING";
+
 const UPDATE: &str = "
     UPDATE postrider.queues SET
         lease_ms = $2, max_attempts = $3, backoff_initial_ms = $4, backoff_multiplier = $5,
@@ -188,36 +200,12 @@ impl Store {
             .bind(version)
             .fetch_optional(&self.pool)
             .await?;
+        // Its bound counts for topics that feed it.
+        self.topologies.forget();
         match row {
             Some(row) => Ok(self.queues.insert(queue(&row)?)),
             None => Err(Error::Conflict),
         }
-    }
-
-    /// Deletes a queue. Its rows are left to the prune worker: nothing finds
-    /// them any more. With `version`, only if it is at that.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn delete_queue(
-        &self,
-        name: &QueueName,
-        version: Option<i64>,
-    ) -> Result<bool, Error> {
-        let deleted = sqlx::query(
-            "WITH gone AS (
-                DELETE FROM postrider.queues
-                WHERE name = $1 AND ($2::bigint IS NULL OR version = $2)
-                RETURNING id
-             )
-             INSERT INTO postrider.deleted_queues (id) SELECT id FROM gone",
-        )
-        .bind(name.as_str())
-        .bind(version)
-        .execute(&self.pool)
-        .await?;
-        self.queues.remove(name);
-        Ok(deleted.rows_affected() == 1)
     }
 
     /// Up to `limit` queues in order of name, from behind `after`.
@@ -247,7 +235,7 @@ impl Store {
 
 type PgQuery<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-fn bind_settings<'q>(
+pub(super) fn bind_settings<'q>(
     query: PgQuery<'q>,
     name: &'q QueueName,
     settings: &'q QueueSettings,
@@ -283,10 +271,6 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
     let name: String = row.try_get("name")?;
     let name = QueueName::parse(&name, "name")
         .map_err(|e| Error::from(sqlx::Error::Decode(Box::new(e))))?;
-    let overflow = match row.try_get::<&str, _>("overflow")? {
-        "drop_oldest" => Overflow::DropOldest,
-        _ => Overflow::Reject,
-    };
     Ok(Queue {
         id: row.try_get("id")?,
         name,
@@ -304,7 +288,7 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
             max_ready: row
                 .try_get::<Option<i64>, _>("max_ready")?
                 .map(i64::cast_unsigned),
-            overflow,
+            overflow: overflow(row)?,
             max_message_bytes: natural("max_message_bytes")?,
             dedup_window: millis("dedup_window_ms")?,
             dead_letter: DeadLetterSettings {
@@ -320,6 +304,14 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
         version: row.try_get("version")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
+    })
+}
+
+/// What a queue does at its bound.
+pub(super) fn overflow(row: &PgRow) -> Result<Overflow, Error> {
+    Ok(match row.try_get::<&str, _>("overflow")? {
+        "drop_oldest" => Overflow::DropOldest,
+        _ => Overflow::Reject,
     })
 }
 
@@ -388,7 +380,16 @@ impl Cache {
         queue
     }
 
-    fn remove(&self, name: &QueueName) {
+    pub(super) fn remove_ids(&self, ids: &[i64]) {
+        let mut entries = self.write();
+        for id in ids {
+            if let Some(name) = entries.names.remove(id) {
+                entries.by_name.remove(&name);
+            }
+        }
+    }
+
+    pub(super) fn remove(&self, name: &QueueName) {
         let mut entries = self.write();
         if let Some(old) = entries.by_name.remove(name) {
             entries.names.remove(&old.queue.id);

@@ -278,6 +278,7 @@ impl From<Disposition> for Action {
         let (name, delay, reason) = match disposition {
             Disposition::Requeue(delay) => ("requeue", delay, None),
             Disposition::Release => ("release", Seconds::ZERO, None),
+            Disposition::Postpone(delay) => ("postpone", delay, None),
             Disposition::DeadLetter(reason) => {
                 ("dead-letter", Seconds::ZERO, Some(reason.as_str()))
             }

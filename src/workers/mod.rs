@@ -7,18 +7,22 @@
 //! | --- | --- | --- |
 //! | [`promote`] | delays over, leases run out | at their time |
 //! | [`upkeep`] expire | time to live over, in ready | every 2 s |
-//! | [`upkeep`] fold | counts | every 2 s |
+//! | [`upkeep`] fold | counts | every 3 s |
 //! | [`upkeep`] retry | scheduled retry of dead letters | every 5 s |
-//! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s |
-//! | [`upkeep`] prune | leftovers removed | every 10 s |
+//! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s; days every 10 min |
+//! | [`upkeep`] prune | leftovers removed | every 30 s |
 //! | [`upkeep`] raise | watermarks | every 2 s, every 0.1 s while much is claimed |
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
 //! | [`upkeep`] metrics | histograms summed up | every 5 s |
 //! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
+//! | [`events`] | publishes to `system.events`; looks for backlogs | once a second if there is something, every 10 s |
+//! | [`push`] | leases, sends and settles for webhooks | as messages come; lanes renewed every 2 s |
 //! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |
 
+mod events;
 mod peers;
 mod promote;
+mod push;
 mod upkeep;
 
 use std::sync::Arc;
@@ -27,17 +31,42 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use push::Outbound;
+
 use crate::batch::Broker;
 use crate::store;
+
+/// What the workers of one gateway go by.
+#[derive(Debug)]
+pub struct Options {
+    /// This gateway's number among the gateways of the database.
+    pub gateway_id: i64,
+    /// Messages in a queue without `max_ready` that are too many.
+    pub backlog_high: i64,
+    /// What pushing takes; `None`: this gateway does not push.
+    pub outbound: Option<Outbound>,
+    /// Pushes on their way, which end by themselves once `stop` is cancelled.
+    pub pushes: TaskTracker,
+}
 
 /// Starts all workers. They end when `stop` is cancelled, after the iteration
 /// they are in.
 pub fn start(
     broker: &Arc<Broker>,
-    gateway_id: i64,
+    options: Options,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    let Options {
+        gateway_id,
+        backlog_high,
+        outbound,
+        pushes,
+    } = options;
+    if let Some(outbound) = outbound {
+        push::start(broker, outbound, gateway_id, tracker, &pushes, stop);
+    }
+    events::start(broker, backlog_high, tracker, stop);
     promote::start(broker, tracker, stop);
     peers::start(broker, gateway_id, tracker, stop);
     upkeep::start(broker, tracker, stop);

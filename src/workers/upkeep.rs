@@ -32,11 +32,14 @@ pub(super) fn start(broker: &Arc<Broker>, tracker: &TaskTracker, stop: &Cancella
     };
     let run = |seconds, name, work| run_each(Duration::from_secs(seconds), name, work);
     run(2, "expire", |broker| Box::pin(expire(broker)));
-    run(2, "fold", |broker| Box::pin(fold(broker)));
+    run(3, "fold", |broker| Box::pin(fold(broker)));
     run(5, "retry", |broker| Box::pin(retry(broker)));
     run(5, "rotate", |broker| Box::pin(make_partitions(broker)));
     run(10, "drop", |broker| Box::pin(drop_partitions(broker)));
-    run(10, "prune", |broker| Box::pin(prune(broker)));
+    run(600, "drop-days", |broker| {
+        Box::pin(async move { broker.store().drop_days().await })
+    });
+    run(30, "prune", |broker| Box::pin(prune(broker)));
     run_each(RAISE, "raise", |broker| Box::pin(raise(broker)));
     run(60, "sweep", |broker| Box::pin(sweep(broker)));
     run_each(Metrics::UPKEEP, "metrics", |broker| {

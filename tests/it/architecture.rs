@@ -10,7 +10,10 @@ const SEES: &[(&str, &[&str])] = &[
     ("store", &["domain", "metrics"]),
     ("batch", &["domain", "store"]),
     ("http", &["domain", "store", "batch", "webhook"]),
-    ("workers", &["domain", "store", "batch", "metrics"]),
+    (
+        "workers",
+        &["domain", "store", "batch", "metrics", "webhook"],
+    ),
     ("webhook", &["domain"]),
     ("embedded", &[]),
     ("metrics", &[]),

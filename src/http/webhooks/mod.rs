@@ -17,7 +17,10 @@ mod view;
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
 
 pub(super) use actions::*;
 pub(super) use attempts::*;
@@ -26,8 +29,8 @@ pub(super) use resend::*;
 pub(super) use resource::*;
 pub(super) use test::*;
 
-use super::Gateway;
 use super::problem::Problem;
+use super::{Gateway, SharedGateway};
 use crate::domain::{QueueName, WebhookSettings, WebhookUrl};
 use crate::store::{Queue, Webhook};
 use crate::webhook;
@@ -43,7 +46,21 @@ fn webhook_not_found(name: &QueueName) -> Problem {
 
 /// 422: the URL is not one to push to.
 fn url_problem(code: &'static str, detail: impl Into<String>) -> Problem {
-    Problem::at(StatusCode::UNPROCESSABLE_ENTITY, code, "/url", detail)
+    Problem::with_part(StatusCode::UNPROCESSABLE_ENTITY, code, "/url", detail)
+}
+
+/// Tells the push worker of what may have changed.
+pub(super) async fn tell_lanes(
+    State(gateway): State<SharedGateway>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let reads = request.method() == Method::GET;
+    let response = next.run(request).await;
+    if !reads && response.status().is_success() {
+        gateway.broker.webhooks_changed().notify_one();
+    }
+    response
 }
 
 impl Gateway {

@@ -4,7 +4,8 @@
 -- Index: dead_letters_by_time, backwards.
 SELECT
     message_id, dead_at, expires_at, reason, attempts, rounds, priority, last_error, enqueued_at,
-    body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate
+    body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
+    topic, routing_key
 FROM postrider.dead_letters
 WHERE queue_id = $1
   AND ($2::text IS NULL OR reason = $2)

@@ -67,10 +67,10 @@ ordered AS MATERIALIZED (
 kept AS (
     INSERT INTO postrider.stragglers
         (queue_id, message_id, rounds, enqueued_at, body, content_type, headers, key,
-         correlation_id, reply_to, traceparent, tracestate)
+         correlation_id, reply_to, traceparent, tracestate, topic, routing_key)
     SELECT
         $2, message_id, coalesce(rounds + $10::integer, 0), enqueued_at, body, content_type,
-        headers, key, correlation_id, reply_to, traceparent, tracestate
+        headers, key, correlation_id, reply_to, traceparent, tracestate, topic, routing_key
     FROM ordered
     -- Left from an earlier redrive, and not pruned yet.
     ON CONFLICT (queue_id, message_id) DO UPDATE

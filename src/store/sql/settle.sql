@@ -4,8 +4,8 @@
 --
 -- The inputs, a row each: the lease (queue, message, token; token 0 where
 -- nobody holds it), whether it must be due ($4: an extend since then wins),
--- the action ($5: 'requeue', 'release', 'dead-letter', 'drop', 'expire'), the
--- delay of a requeue, the reason of a dead letter, the outcome and error for
+-- the action ($5: 'requeue', 'release', 'postpone', 'dead-letter', 'drop',
+-- 'expire'), the delay of a requeue or postpone, the reason of a dead letter, the outcome and error for
 -- the history (outcome null: none is written).
 --
 -- Index: parked_pkey once a row; deleted by address as in ack.sql.
@@ -36,7 +36,20 @@ ended AS (
         queue_id, message_id, token, leased_at, expires_at, attempts, priority, own_ttl, straggler
 ),
 settled AS MATERIALIZED (
-    SELECT ended.*, input.action, input.delay_ms, input.reason, input.outcome, input.error
+    SELECT
+        ended.queue_id, ended.message_id, ended.token, ended.leased_at, ended.expires_at,
+        ended.priority, ended.own_ttl, ended.straggler,
+        -- A release or postpone is a lease that nobody worked on: no attempt
+        -- was made.
+        CASE WHEN input.action IN ('release', 'postpone') THEN ended.attempts - 1
+            ELSE ended.attempts
+        END AS attempts,
+        -- Null for what does not come back.
+        CASE
+            WHEN input.action = 'release' THEN 0
+            WHEN input.action IN ('requeue', 'postpone') THEN input.delay_ms
+        END AS waits_ms,
+        input.action, input.reason, input.outcome, input.error
     FROM ended
     JOIN input
         ON input.queue_id = ended.queue_id
@@ -48,33 +61,31 @@ requeued AS (
         (queue_id, priority, position, message_id, expires_at, attempts, own_ttl, straggler)
     SELECT
         queue_id, priority, nextval('postrider.message_ids'), message_id, expires_at,
-        -- A release is a lease that reached nobody: no attempt was made.
-        CASE action WHEN 'release' THEN attempts - 1 ELSE attempts END,
-        true, straggler
+        attempts, true, straggler
     FROM settled
-    WHERE action = 'release' OR (action = 'requeue' AND delay_ms = 0)
+    WHERE waits_ms = 0
 ),
 backed_off AS (
     INSERT INTO postrider.parked
         (queue_id, message_id, wake_at, expires_at, attempts, priority, own_ttl, straggler)
     SELECT
-        queue_id, message_id, now() + delay_ms * interval '1 ms', expires_at, attempts, priority,
+        queue_id, message_id, now() + waits_ms * interval '1 ms', expires_at, attempts, priority,
         own_ttl, straggler
     FROM settled
-    WHERE action = 'requeue' AND delay_ms > 0
+    WHERE waits_ms > 0
 ),
 died AS (
     INSERT INTO postrider.dead_letters
         (queue_id, message_id, expires_at, reason, attempts, rounds, priority, last_error,
          enqueued_at, body, content_type, headers, key, correlation_id, reply_to, traceparent,
-         tracestate)
+         tracestate, topic, routing_key)
     SELECT
         settled.queue_id, settled.message_id,
         now() + queue.dead_letter_retention_ms * interval '1 ms',
         settled.reason, settled.attempts, m.rounds, settled.priority,
         coalesce(settled.error, history.error),
         m.enqueued_at, m.body, m.content_type, m.headers, m.key, m.correlation_id, m.reply_to,
-        m.traceparent, m.tracestate
+        m.traceparent, m.tracestate, m.topic, m.routing_key
     FROM settled
     CROSS JOIN LATERAL (
         SELECT queues.dead_letter_retention_ms
@@ -105,9 +116,9 @@ counted AS (
         (queue_id, ready, leased, delayed, dead, failed, dead_lettered, expired, removed)
     SELECT
         queue_id,
-        count(*) FILTER (WHERE action = 'release' OR (action = 'requeue' AND delay_ms = 0)),
+        count(*) FILTER (WHERE waits_ms = 0),
         -count(*) FILTER (WHERE token <> 0),
-        count(*) FILTER (WHERE action = 'requeue' AND delay_ms > 0)
+        count(*) FILTER (WHERE waits_ms > 0)
             - count(*) FILTER (WHERE token = 0),
         count(*) FILTER (WHERE action = 'dead-letter'),
         count(*) FILTER (WHERE outcome IS NOT NULL),

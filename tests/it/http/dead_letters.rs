@@ -76,7 +76,8 @@ async fn a_dead_letter_is_the_whole_message_and_why_it_died() {
         json!({
             "id": id, "body": {"n": 1}, "content_type": "application/json",
             "headers": {"a": "b"}, "key": "k", "priority": 4, "correlation_id": "c",
-            "reply_to": "r", "traceparent": null, "tracestate": null, "reason": "max-attempts",
+            "reply_to": "r", "traceparent": null, "tracestate": null, "topic": null,
+            "routing_key": null, "reason": "max-attempts",
             "attempts": 1, "retry_rounds": 0, "last_error": "no stock",
         })
     );

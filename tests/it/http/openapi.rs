@@ -143,7 +143,7 @@ fn every_operation_is_described() {
             assert!(parameter["description"].is_string(), "{what} {parameter}");
         }
     }
-    assert_eq!(ids.len(), 32);
+    assert_eq!(ids.len(), 45);
 }
 
 #[test]
@@ -192,6 +192,8 @@ fn the_push_is_described_under_webhooks() {
 async fn every_example_runs_as_it_stands() {
     let app = App::start().await;
     app.queue("orders", json!({})).await;
+    app.topic("shop", json!({})).await;
+    app.subscription("shop", "billing", json!({})).await;
     // Apart from those who receive: a webhook takes what they wait for.
     app.queue("pushed", json!({})).await;
     let document = document();
@@ -203,6 +205,7 @@ async fn every_example_runs_as_it_stands() {
         (
             method == "delete",
             path.ends_with("{queue}") && method == "delete",
+            path.ends_with("{topic}") && method == "delete",
             is_purge,
         )
     });
@@ -250,7 +253,11 @@ async fn every_example_runs_as_it_stands() {
             } else {
                 "orders"
             };
-            let real = path.replace("{queue}", queue).replace("{id}", &id);
+            let real = path
+                .replace("{queue}", queue)
+                .replace("{id}", &id)
+                .replace("{topic}", "shop")
+                .replace("{subscription}", "billing");
             let mut request = app.request(method.to_uppercase().parse().unwrap(), &real);
             if let Some((content_type, body)) = body {
                 let json = body

@@ -47,6 +47,7 @@ async fn a_received_message_carries_all_that_was_published() {
             "content_type": "application/json", "headers": {"tenant": "acme"},
             "key": "customer-7", "priority": 3, "attempt": 1, "correlation_id": "c-1",
             "reply_to": "answers", "traceparent": TRACEPARENT, "tracestate": "vendor=value",
+            "topic": null, "routing_key": null,
         })
     );
 }

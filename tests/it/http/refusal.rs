@@ -12,7 +12,10 @@ pub(super) async fn fingerprint(database: &Database) -> Vec<(String, i64)> {
          UNION ALL SELECT 'messages', count(*) FROM postrider.messages
          UNION ALL SELECT 'dead', count(*) FROM postrider.dead_letters
          UNION ALL SELECT 'dedup', count(*) FROM postrider.dedup
+         UNION ALL SELECT 'stream', count(*) FROM postrider.stream
          UNION ALL SELECT name, version FROM postrider.queues
+         UNION ALL SELECT 'topic ' || name, version FROM postrider.topics
+         UNION ALL SELECT 'subscription ' || name, version FROM postrider.subscriptions
          ORDER BY 1",
     )
     .fetch_all(&mut database.connect().await)
@@ -28,6 +31,8 @@ fn template(path: &str) -> String {
         .iter()
         .enumerate()
         .map(|(at, part)| match (at, *part) {
+            (3, _) if parts[2] == "topics" => "{topic}",
+            (5, _) if parts[2] == "topics" => "{subscription}",
             (3, _) => "{queue}",
             (5, part) if !matches!(part, "redrive" | "purge") => "{id}",
             (_, part) => part,

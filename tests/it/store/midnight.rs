@@ -68,23 +68,90 @@ async fn publishes_on_either_side_of_midnight_store_one_message() {
     assert!(id.is_some() && !duplicate);
     let waiting = run(&mut after, publish_at(1.0, queue));
     let freeing = async {
-        crate::support::eventually("it waits for the other", async || {
-            let (waiting,): (bool,) = sqlx::query_as(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock')",
-            )
-            .fetch_one(&mut app.database.connect().await)
-            .await
-            .unwrap();
-            waiting
-        })
-        .await;
+        waits_for_a_lock(&app).await;
         sqlx::raw_sql("COMMIT").execute(&mut before).await.unwrap();
     };
     let ((_, duplicate), ()) = tokio::join!(waiting, freeing);
     assert!(duplicate, "stored twice");
     // From then on the row of the day before is seen.
     assert_eq!(run(&mut after, publish_at(120.0, queue)).await, (id, true));
+}
+
+/// `publish_topic.sql` likewise, for one message to one queue.
+fn publish_topic_at(seconds: f64, topic_id: i64, queue_id: i64) -> String {
+    let (_, sql) = Store::statements()
+        .into_iter()
+        .find(|(name, _)| *name == "publish_topic")
+        .unwrap();
+    let now = format!(
+        "(((now() AT TIME ZONE 'UTC')::date + 2)::timestamp AT TIME ZONE 'UTC' \
+          + {seconds} * interval '1 s')"
+    );
+    let values = [
+        &format!("ARRAY[{topic_id}]"),
+        "ARRAY['shop']",
+        "ARRAY['']",
+        "ARRAY['1'::bytea]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[3600000]",
+        "ARRAY[0]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY[NULL]",
+        "ARRAY['the same']",
+        "ARRAY[3600000]",
+        "ARRAY[1]",
+        "ARRAY[0]",
+        &format!("ARRAY[{queue_id}]"),
+    ];
+    let mut sql = sql.replace("now()", &now);
+    for (n, value) in values.iter().enumerate().rev() {
+        sql = sql.replace(&format!("${}", n + 1), value);
+    }
+    sql
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_to_a_topic_on_either_side_of_midnight_store_one_message() {
+    let app = App::start().await;
+    app.topic("shop", json!({})).await;
+    app.queue("work", json!({})).await;
+    let queue = queue_id(&app.database, "work").await;
+    let topic = "SELECT id FROM postrider.topics WHERE name = 'shop'";
+    let topic = super::number(&app.database, topic).await;
+    let (mut before, mut after) = (app.database.connect().await, app.database.connect().await);
+    sqlx::raw_sql("BEGIN").execute(&mut before).await.unwrap();
+    let (id, duplicate) = run(&mut before, publish_topic_at(-0.1, topic, queue)).await;
+    assert!(id.is_some() && !duplicate);
+    let waiting = run(&mut after, publish_topic_at(1.0, topic, queue));
+    let freeing = async {
+        waits_for_a_lock(&app).await;
+        sqlx::raw_sql("COMMIT").execute(&mut before).await.unwrap();
+    };
+    let ((_, duplicate), ()) = tokio::join!(waiting, freeing);
+    assert!(duplicate, "stored twice");
+    let later = run(&mut after, publish_topic_at(120.0, topic, queue)).await;
+    assert_eq!(later, (id, true));
+}
+
+/// Waits until a statement waits for another.
+async fn waits_for_a_lock(app: &App) {
+    crate::support::eventually("it waits for the other", async || {
+        let (waiting,): (bool,) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        )
+        .fetch_one(&mut app.database.connect().await)
+        .await
+        .unwrap();
+        waiting
+    })
+    .await;
 }
 
 /// Why the minute has to be longer than any statement: after it nobody waits.

@@ -10,7 +10,9 @@ mod pushes;
 mod rotation;
 mod schema;
 mod snapshots;
+mod streams;
 mod ten_million;
+mod topic_wal;
 mod watermarks;
 
 use chrono::{DateTime, Utc};

@@ -123,6 +123,9 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
         ),
         ("publish", &[]),
         ("publish_dedup", &[]),
+        ("publish_topic", &[]),
+        ("stream", &["using stream_0_pkey on stream_0"]),
+        ("retained", &[]),
         ("alive", &["using ready_pkey on ready"]),
         ("move_ready", &["Tid Scan on ready"]),
         ("move_parked", &["Tid Scan on parked"]),
@@ -163,7 +166,10 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
             );
         }
         // In order from the index: a sort would read the whole backlog first.
-        if matches!(name, "claim" | "due" | "browse_ready" | "overflow") {
+        if matches!(
+            name,
+            "claim" | "due" | "browse_ready" | "overflow" | "stream"
+        ) {
             let limited = plan.split("Limit").nth(1).unwrap_or_default();
             let next = limited.lines().find(|line| line.contains("->"));
             assert!(
@@ -195,6 +201,10 @@ async fn hot_statements_use_their_indexes_whatever_the_statistics_say() {
             format!(
                 "INSERT INTO postrider.messages (id, body)
                  SELECT n, '1' FROM generate_series({from}, {to}) AS n"
+            ),
+            format!(
+                "INSERT INTO postrider.stream (topic_id, message_id, routing_key)
+                 SELECT 1000 + n % 3, n, '' FROM generate_series({from}, {to}) AS n"
             ),
             format!(
                 "INSERT INTO postrider.ready (queue_id, priority, position, message_id, expires_at)

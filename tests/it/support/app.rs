@@ -52,6 +52,7 @@ pub(crate) fn config(database_url: &str) -> Config {
             concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/secret.key").into(),
         ),
         webhook_allow: vec!["127.0.0.0/8".parse().unwrap()],
+        backlog_high: 100_000,
         log: "off".into(),
         log_format: LogFormat::Human,
         drain_seconds: 5,
@@ -74,6 +75,8 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(config: &Config) -> Self {
+        // reqwest leaves the choice to the program.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let app = app::App::start(config).await.unwrap();
         Self {
             app,
@@ -127,6 +130,29 @@ impl Gateway {
         self.put(&format!("/v1/queues/{name}"), settings)
             .await
             .expect(StatusCode::CREATED);
+    }
+
+    /// Makes a topic with these settings.
+    pub(crate) async fn topic(&self, name: &str, settings: Value) {
+        self.put(&format!("/v1/topics/{name}"), settings)
+            .await
+            .expect(StatusCode::CREATED);
+    }
+
+    /// Makes a subscription.
+    pub(crate) async fn subscription(&self, topic: &str, name: &str, subscription: Value) {
+        let path = format!("/v1/topics/{topic}/subscriptions/{name}");
+        self.put(&path, subscription)
+            .await
+            .expect(StatusCode::CREATED);
+    }
+
+    /// Publishes to a topic; its answer for the first message.
+    pub(crate) async fn publish_topic(&self, topic: &str, message: Value) -> Value {
+        let answer = self
+            .post(&format!("/v1/topics/{topic}/messages"), message)
+            .await;
+        answer.expect(StatusCode::CREATED)["messages"][0].clone()
     }
 
     /// Publishes one message and answers with its id.

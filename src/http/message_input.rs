@@ -1,0 +1,412 @@
+//! A message as requests describe it: JSON, one or a batch, or bytes whose
+//! properties are in headers. The same for queues and topics.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::extract::{is_json, parse, read_body, wrong_content_type};
+use super::problem::Problem;
+use crate::domain::{self, Content, Headers, Invalid, Limits, Message, Seconds};
+
+/// One message, or a batch of them.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Message, example = json!({"body": {"order": 42}, "headers": {"shop": "eu"}}))]
+pub(crate) struct MessageInput<'a> {
+    /// Any JSON value; kept and given back byte for byte.
+    #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    body: Option<&'a RawValue>,
+    /// Instead of `body`: bytes of any kind, in base64.
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
+    body_base64: Option<Cow<'a, str>>,
+    /// What kind of bytes; with `body_base64` only, by default
+    /// application/octet-stream.
+    content_type: Option<String>,
+    /// At most 64, names and values strings.
+    #[serde(default, deserialize_with = "unique_headers")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
+    headers: Headers,
+    /// Ordering and partition key.
+    key: Option<String>,
+    /// 0 to 9, 9 is received first.
+    #[serde(default)]
+    priority: i64,
+    /// Not before so many seconds from now; by default the queue's.
+    #[schema(value_type = Option<f64>)]
+    delay_seconds: Option<Seconds>,
+    /// Or not before this time.
+    deliver_at: Option<DateTime<Utc>>,
+    /// How long it may wait once it is ready; by default the queue's.
+    #[schema(value_type = Option<f64>)]
+    ttl_seconds: Option<Seconds>,
+    /// A second publish with the same id within the queue's window stores
+    /// nothing and answers with the first one's id.
+    dedup_id: Option<String>,
+    /// For the application; given back as it came.
+    correlation_id: Option<String>,
+    /// For the application; given back as it came.
+    reply_to: Option<String>,
+    /// To a topic only: what its subscriptions choose by; words separated by
+    /// dots, at most 255 bytes.
+    routing_key: Option<String>,
+    /// To a topic only: whether the publish is refused if no subscription
+    /// matches.
+    mandatory: Option<bool>,
+    /// Instead of everything above: 1 to 1000 messages, stored all or none.
+    #[serde(borrow)]
+    #[schema(no_recursion)]
+    messages: Option<Vec<MessageInput<'a>>>,
+}
+
+/// A message of a request.
+pub(crate) struct Described {
+    /// JSON pointer to it; empty if it is the whole.
+    pub(crate) at: String,
+    pub(crate) message: Message,
+    pub(crate) routing: Routing,
+}
+
+/// What only a topic looks at, and where in the request it stands.
+#[derive(Debug, Default)]
+pub(crate) struct Routing {
+    pub(crate) key: Option<String>,
+    pub(crate) key_at: String,
+    pub(crate) mandatory: Option<bool>,
+    pub(crate) mandatory_at: String,
+}
+
+impl Routing {
+    /// A queue does not route.
+    pub(crate) fn refuse(&self) -> Result<(), domain::Error> {
+        let pointer = match self {
+            Self { key: Some(_), .. } => &self.key_at,
+            Self {
+                mandatory: Some(_), ..
+            } => &self.mandatory_at,
+            _ => return Ok(()),
+        };
+        Err(domain::Error::invalid(
+            pointer,
+            "only with a topic: publish to /v1/topics/{topic}/messages",
+        ))
+    }
+}
+
+/// Refuses a request that does not say what its body is.
+pub(crate) fn demand_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(header::CONTENT_TYPE) {
+        Ok(())
+    } else {
+        Err(wrong_content_type(
+            "application/json, or what the bytes are",
+        ))
+    }
+}
+
+/// The messages of a request.
+pub(crate) async fn read_messages(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Vec<Described>, Problem> {
+    let bytes = read_body(headers, body).await?;
+    let trace = Trace::of(headers);
+    if is_json(headers) {
+        from_json(&bytes, &trace)
+    } else {
+        Ok(vec![from_bytes(headers, bytes, trace)?])
+    }
+}
+
+/// `null` is a body too.
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(d).map(Some)
+}
+
+/// A map in which no name comes twice.
+fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Headers, D::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = Headers;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of strings")
+        }
+        fn visit_unit<E>(self) -> Result<Headers, E> {
+            Ok(Headers::new())
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+            let mut headers = Headers::new();
+            while let Some((name, value)) = map.next_entry::<String, String>()? {
+                if headers.insert(name, value).is_some() {
+                    return Err(serde::de::Error::custom("duplicate name"));
+                }
+            }
+            Ok(headers)
+        }
+    }
+    d.deserialize_any(Visitor)
+}
+
+/// Trace context of the request, kept with its messages.
+#[derive(Debug, Clone, Default)]
+struct Trace {
+    parent: Option<String>,
+    state: Option<String>,
+}
+
+impl Trace {
+    /// W3C Trace Context, section 3.2: what is not valid is ignored.
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let is_valid = |parent: &&str| {
+            let parts: Vec<&str> = parent.split('-').collect();
+            let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+            lengths.starts_with(&[2, 32, 16, 2])
+                // Later versions may say more.
+                && (parts.len() == 4 || parts[0] != "00")
+                && parts[..4]
+                    .concat()
+                    .bytes()
+                    .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+                && parts[0] != "ff"
+                && parts[1].bytes().any(|c| c != b'0')
+                && parts[2].bytes().any(|c| c != b'0')
+        };
+        let parent = text("traceparent").filter(is_valid).map(str::to_owned);
+        let state = text("tracestate")
+            .filter(|state| parent.is_some() && state.len() <= 512)
+            .map(str::to_owned);
+        Self { parent, state }
+    }
+}
+
+impl MessageInput<'_> {
+    /// Whether no field says anything.
+    fn is_empty(&self) -> bool {
+        let Self {
+            body: None,
+            body_base64: None,
+            content_type: None,
+            headers,
+            key: None,
+            priority: 0,
+            delay_seconds: None,
+            deliver_at: None,
+            ttl_seconds: None,
+            dedup_id: None,
+            correlation_id: None,
+            reply_to: None,
+            routing_key: None,
+            mandatory: None,
+            messages: None,
+        } = self
+        else {
+            return false;
+        };
+        headers.is_empty()
+    }
+
+    /// The message that this describes, found at `at` in `bytes`.
+    fn message(self, bytes: &Bytes, at: String, trace: &Trace) -> Result<Described, domain::Error> {
+        let content = match (self.body, self.body_base64, self.content_type) {
+            (Some(_), Some(_), _) => {
+                return Err(domain::Error::invalid(
+                    format!("{at}/body_base64"),
+                    "not together with body",
+                ));
+            }
+            (Some(_), None, Some(_)) => {
+                return Err(domain::Error::invalid(
+                    format!("{at}/content_type"),
+                    "only with body_base64: body is JSON",
+                ));
+            }
+            (Some(body), None, None) => Content {
+                body: bytes.slice_ref(body.get().as_bytes()),
+                content_type: None,
+            },
+            (None, Some(base64), content_type) => Content {
+                body: STANDARD
+                    .decode(base64.as_bytes())
+                    .map_err(|_| {
+                        domain::Error::invalid(format!("{at}/body_base64"), "is not base64")
+                    })?
+                    .into(),
+                content_type: Some(
+                    content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
+                ),
+            },
+            (None, None, _) => {
+                return Err(domain::Error::invalid(
+                    format!("{at}/body"),
+                    "is missing: send body (any JSON value) or body_base64",
+                ));
+            }
+        };
+        Ok(Described {
+            message: Message {
+                content,
+                headers: self.headers,
+                key: self.key,
+                // Out of range either way, and checked with the rest.
+                priority: i16::try_from(self.priority).unwrap_or(-1),
+                delay: self.delay_seconds,
+                deliver_at: self.deliver_at,
+                ttl: self.ttl_seconds,
+                dedup_id: self.dedup_id,
+                correlation_id: self.correlation_id,
+                reply_to: self.reply_to,
+                traceparent: trace.parent.clone(),
+                tracestate: trace.state.clone(),
+            },
+            routing: Routing {
+                key: self.routing_key,
+                key_at: format!("{at}/routing_key"),
+                mandatory: self.mandatory,
+                mandatory_at: format!("{at}/mandatory"),
+            },
+            at,
+        })
+    }
+}
+
+/// The messages of a JSON request.
+fn from_json(bytes: &Bytes, trace: &Trace) -> Result<Vec<Described>, Problem> {
+    let mut input: MessageInput<'_> = parse(bytes)?;
+    let Some(batch) = input.messages.take() else {
+        return Ok(vec![input.message(bytes, String::new(), trace)?]);
+    };
+    if !input.is_empty() {
+        return Err(Problem::invalid(
+            "/messages",
+            "not together with the fields of one message",
+        ));
+    }
+    if batch.is_empty() || batch.len() > Limits::BATCH {
+        return Err(Problem::invalid(
+            "/messages",
+            format!(
+                "must be 1 to {} messages, not {}",
+                Limits::BATCH,
+                batch.len()
+            ),
+        ));
+    }
+    let mut messages = Vec::with_capacity(batch.len());
+    for (index, item) in batch.into_iter().enumerate() {
+        let at = format!("/messages/{index}");
+        if item.messages.is_some() {
+            return Err(Problem::invalid(
+                format!("{at}/messages"),
+                "a batch holds no batches",
+            ));
+        }
+        messages.push(item.message(bytes, at, trace)?);
+    }
+    Ok(messages)
+}
+
+/// The message of a request of any other content type: its body as it is, its
+/// properties in headers.
+fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Described, Problem> {
+    let mut routing = Routing {
+        key_at: "postrider-routing-key".to_owned(),
+        mandatory_at: "postrider-mandatory".to_owned(),
+        ..Routing::default()
+    };
+    let mut message = Message {
+        content: Content {
+            body,
+            content_type: None,
+        },
+        headers: Headers::new(),
+        key: None,
+        priority: 0,
+        delay: None,
+        deliver_at: None,
+        ttl: None,
+        dedup_id: None,
+        correlation_id: None,
+        reply_to: None,
+        traceparent: trace.parent,
+        tracestate: trace.state,
+    };
+    let mut wrong = Vec::new();
+    let mut previous = "";
+    for (name, value) in headers {
+        let name = name.as_str();
+        let comes_again = std::mem::replace(&mut previous, name) == name;
+        let property = name.strip_prefix("postrider-");
+        if property.is_none() && name != header::CONTENT_TYPE.as_str() {
+            continue;
+        }
+        let mut refuse = |detail: &str| {
+            wrong.push(Invalid {
+                pointer: name.to_owned(),
+                detail: detail.to_owned(),
+            });
+        };
+        if comes_again {
+            refuse("comes twice");
+            continue;
+        }
+        let Ok(value) = value.to_str().map(str::to_owned) else {
+            refuse("must be visible ASCII characters");
+            continue;
+        };
+        let seconds = |value: &str| value.parse().ok().and_then(Seconds::from_f64);
+        match property {
+            None => message.content.content_type = Some(value),
+            Some("key") => message.key = Some(value),
+            Some("routing-key") => routing.key = Some(value),
+            Some("mandatory") => match value.parse() {
+                Ok(mandatory) => routing.mandatory = Some(mandatory),
+                Err(_) => refuse("must be true or false"),
+            },
+            Some("dedup-id") => message.dedup_id = Some(value),
+            Some("correlation-id") => message.correlation_id = Some(value),
+            Some("reply-to") => message.reply_to = Some(value),
+            Some("priority") => match value.parse() {
+                Ok(priority) => message.priority = priority,
+                Err(_) => refuse("must be a number from 0 to 9"),
+            },
+            Some("delay-seconds") => match seconds(&value) {
+                Some(delay) => message.delay = Some(delay),
+                None => refuse("must be a number of seconds"),
+            },
+            Some("ttl-seconds") => match seconds(&value) {
+                Some(ttl) => message.ttl = Some(ttl),
+                None => refuse("must be a number of seconds"),
+            },
+            Some("deliver-at") => match DateTime::parse_from_rfc3339(&value) {
+                Ok(time) => message.deliver_at = Some(time.to_utc()),
+                Err(_) => refuse("must be an RFC 3339 time"),
+            },
+            Some(other) => match other.strip_prefix("header-") {
+                Some(header) => {
+                    message.headers.insert(header.to_owned(), value);
+                }
+                None => refuse("is not a property of a message"),
+            },
+        }
+    }
+    if wrong.is_empty() {
+        Ok(Described {
+            at: String::new(),
+            message,
+            routing,
+        })
+    } else {
+        Err(domain::Error::Invalid(wrong).into())
+    }
+}

@@ -1,0 +1,373 @@
+//! Storing messages that are published to topics: the body once, a narrow row
+//! for each queue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::publish::{place, sparse};
+use super::topology::{Binding, Route};
+use super::{Error, Store, Topology, statements};
+use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
+
+statements! {
+    PUBLISH_TOPIC = "publish_topic";
+}
+
+/// One request: messages for one topic, stored all or none.
+#[derive(Debug, Clone)]
+pub struct PublishTopic {
+    /// Where to, and what the routes are in.
+    pub topology: Arc<Topology>,
+    /// Checked against the topic's settings.
+    pub messages: Arc<Vec<Routed>>,
+}
+
+/// A message and where it goes.
+#[derive(Debug, Clone)]
+pub struct Routed {
+    /// What is published.
+    pub message: Message,
+    /// What it was routed by.
+    pub routing_key: RoutingKey,
+    /// Where it goes.
+    pub route: Route,
+}
+
+impl Routed {
+    /// How many queues it goes to.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.route.queues.len()
+    }
+}
+
+/// One message's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicPublished {
+    /// Its id, or the first one's with the same dedup id.
+    pub id: i64,
+    /// Whether nothing was stored.
+    pub duplicate: bool,
+    /// How many subscriptions matched.
+    pub subscriptions: usize,
+}
+
+/// Why a request was not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicRefusal {
+    /// The topic is gone.
+    NoTopic,
+    /// A queue that matched is at `max_ready` and rejects.
+    Full {
+        /// Which.
+        queue: QueueName,
+        /// The bound.
+        max_ready: u64,
+    },
+}
+
+/// One request's result.
+pub type PublishTopicResult = Result<Vec<TopicPublished>, TopicRefusal>;
+
+/// What a publish did to one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fed {
+    /// The queue.
+    pub queue_id: i64,
+    /// Whether a message became ready.
+    pub any_ready: bool,
+    /// Milliseconds until the first of those that wait is.
+    pub wakes_in_ms: Option<i64>,
+}
+
+impl Store {
+    /// Stores the messages of all requests in one statement; what became of
+    /// each, and of each queue. When it returns, Postgres has committed and
+    /// flushed.
+    ///
+    /// Bounded queues cost a statement more, as for
+    /// [`publish`](Self::publish); a full one that rejects refuses the whole
+    /// request.
+    ///
+    /// # Errors
+    /// Any; whether the messages were stored is then not known.
+    pub async fn publish_topic(
+        &self,
+        requests: &[PublishTopic],
+    ) -> Result<(Vec<PublishTopicResult>, Vec<Fed>), Error> {
+        let full = self.full_targets(requests).await?;
+        let mut columns = Columns::default();
+        for (request, full) in requests.iter().zip(&full) {
+            if full.is_none() {
+                for routed in request.messages.iter() {
+                    columns.push(&request.topology, routed);
+                }
+            }
+        }
+        let (rows, fed) = if columns.topic_id.is_empty() {
+            (Vec::new(), Vec::new())
+        } else {
+            self.publish_topic_rows(&columns).await?
+        };
+
+        let mut results = Vec::with_capacity(requests.len());
+        let mut ord = 0;
+        for (request, full) in requests.iter().zip(full) {
+            if let Some(refusal) = full {
+                results.push(Err(refusal));
+                continue;
+            }
+            let first = ord;
+            ord += request.messages.len();
+            // Rows of a topic that is gone are missing.
+            let stored: Option<Vec<_>> = rows[first..ord]
+                .iter()
+                .zip(request.messages.iter())
+                .map(|(row, routed)| row.map(|row| row.published(routed)))
+                .collect();
+            results.push(stored.ok_or(TopicRefusal::NoTopic));
+        }
+        let bounds = requests
+            .iter()
+            .zip(&results)
+            .filter(|(_, result)| result.is_ok())
+            .flat_map(|(request, _)| targets(request))
+            .filter(|binding| binding.overflow == Overflow::DropOldest)
+            .filter_map(|binding| Some((binding.queue_id, binding.max_ready?)))
+            .collect();
+        self.drop_overflow(bounds).await;
+        Ok((results, fed))
+    }
+
+    /// For each request, whether a queue that it goes to has no room for it.
+    async fn full_targets(
+        &self,
+        requests: &[PublishTopic],
+    ) -> Result<Vec<Option<TopicRefusal>>, Error> {
+        let bound = |binding: &Binding| {
+            binding
+                .max_ready
+                .filter(|_| binding.overflow == Overflow::Reject)
+        };
+        let mut ids: Vec<i64> = requests
+            .iter()
+            .flat_map(targets)
+            .filter(|binding| bound(binding).is_some())
+            .map(|binding| binding.queue_id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(vec![None; requests.len()]);
+        }
+        let mut ready = self.ready_counts(&ids).await?;
+        Ok(requests
+            .iter()
+            .map(|request| {
+                let mut wanted: HashMap<i64, u64> = HashMap::new();
+                for binding in targets(request) {
+                    if let Some(max_ready) = bound(binding) {
+                        let wanted = wanted.entry(binding.queue_id).or_default();
+                        *wanted += 1;
+                        if ready.get(&binding.queue_id).unwrap_or(&0) + *wanted > max_ready {
+                            return Some(TopicRefusal::Full {
+                                queue: binding.queue.clone(),
+                                max_ready,
+                            });
+                        }
+                    }
+                }
+                for (queue_id, wanted) in wanted {
+                    *ready.entry(queue_id).or_default() += wanted;
+                }
+                None
+            })
+            .collect())
+    }
+
+    /// What became of each row, in order (`None` if its topic is gone), and of
+    /// each queue.
+    async fn publish_topic_rows(
+        &self,
+        columns: &Columns<'_>,
+    ) -> Result<(Vec<Option<Row>>, Vec<Fed>), Error> {
+        let rows = match self.run_publish_topic(columns).await {
+            Err(e) if e.is_missing_partition() => {
+                // Faster than the worker that makes them ahead of need.
+                self.make_partitions().await?;
+                self.run_publish_topic(columns).await?
+            }
+            other => other?,
+        };
+        let mut published = vec![None; columns.topic_id.len()];
+        let (mut fed, mut unseen) = (Vec::new(), Vec::new());
+        for row in rows {
+            let Some(ord) = row.try_get("ord")? else {
+                fed.push(Fed {
+                    queue_id: row.try_get("queue_id")?,
+                    any_ready: row.try_get("any_ready")?,
+                    wakes_in_ms: row.try_get("wakes_in_ms")?,
+                });
+                continue;
+            };
+            let id: Option<i64> = row.try_get("id")?;
+            if id.is_none() {
+                unseen.push(place(ord));
+            }
+            let reached: i64 = row.try_get("reached")?;
+            published[place(ord)] = Some(Row {
+                id: id.unwrap_or(0),
+                duplicate: row.try_get("duplicate")?,
+                reached: usize::try_from(reached).unwrap_or(0),
+            });
+        }
+        if !unseen.is_empty() {
+            let ids: Vec<i64> = unseen.iter().map(|at| columns.topic_id[*at]).collect();
+            let dedup_ids: Vec<_> = unseen.iter().map(|at| columns.dedup_id[*at]).collect();
+            for (at, id) in self.duplicates(&ids, &dedup_ids).await? {
+                if let Some(row) = &mut published[unseen[at]] {
+                    row.id = id;
+                }
+            }
+        }
+        Ok((published, fed))
+    }
+
+    async fn run_publish_topic(&self, columns: &Columns<'_>) -> Result<Vec<PgRow>, Error> {
+        let began = Instant::now();
+        let rows = sqlx::query(PUBLISH_TOPIC)
+            .bind(&columns.topic_id)
+            .bind(&columns.topic)
+            .bind(&columns.routing_key)
+            .bind(&columns.body)
+            .bind(sparse(&columns.content_type))
+            .bind(sparse(&columns.headers))
+            .bind(sparse(&columns.key))
+            .bind(sparse(&columns.delay_ms))
+            .bind(sparse(&columns.deliver_at))
+            .bind(sparse(&columns.ttl_ms))
+            .bind(&columns.priority)
+            .bind(sparse(&columns.correlation_id))
+            .bind(sparse(&columns.reply_to))
+            .bind(sparse(&columns.traceparent))
+            .bind(sparse(&columns.tracestate))
+            .bind(sparse(&columns.dedup_id))
+            .bind(&columns.dedup_window_ms)
+            .bind(&columns.queues_to)
+            .bind(&columns.queues_from)
+            .bind(&columns.queues)
+            .fetch_all(&self.hot)
+            .await?;
+        self.metrics
+            .publish_topic
+            .record(columns.topic_id.len(), began);
+        Ok(rows)
+    }
+}
+
+/// Every copy that a request makes: the subscription it is made for.
+fn targets(request: &PublishTopic) -> impl Iterator<Item = &Binding> {
+    request
+        .messages
+        .iter()
+        .flat_map(|routed| &routed.route.queues)
+        .map(|place| &request.topology.subscriptions[*place])
+}
+
+/// What the statement says of one message.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    id: i64,
+    duplicate: bool,
+    /// Queues that were there.
+    reached: usize,
+}
+
+impl Row {
+    fn published(self, routed: &Routed) -> TopicPublished {
+        let all_reached = self.duplicate || self.reached == routed.queues();
+        TopicPublished {
+            id: self.id,
+            duplicate: self.duplicate,
+            subscriptions: if all_reached {
+                routed.route.subscriptions
+            } else {
+                // A queue was deleted since the subscriptions were read.
+                self.reached
+            },
+        }
+    }
+}
+
+/// The messages turned into the statement's arrays.
+#[derive(Default)]
+struct Columns<'a> {
+    topic_id: Vec<i64>,
+    topic: Vec<&'a str>,
+    routing_key: Vec<&'a str>,
+    body: Vec<&'a [u8]>,
+    content_type: Vec<Option<&'a str>>,
+    headers: Vec<Option<sqlx::types::Json<&'a Headers>>>,
+    key: Vec<Option<&'a str>>,
+    delay_ms: Vec<Option<i64>>,
+    deliver_at: Vec<Option<DateTime<Utc>>>,
+    ttl_ms: Vec<Option<i64>>,
+    priority: Vec<i16>,
+    correlation_id: Vec<Option<&'a str>>,
+    reply_to: Vec<Option<&'a str>>,
+    traceparent: Vec<Option<&'a str>>,
+    tracestate: Vec<Option<&'a str>>,
+    dedup_id: Vec<Option<&'a str>>,
+    dedup_window_ms: Vec<i64>,
+    queues_to: Vec<i64>,
+    queues_from: Vec<i64>,
+    /// Of all messages, one after the other.
+    queues: Vec<i64>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, topology: &'a Topology, routed: &'a Routed) {
+        let Topology {
+            topic,
+            subscriptions,
+        } = topology;
+        let message = &routed.message;
+        self.topic_id.push(topic.id);
+        self.topic.push(topic.name.as_str());
+        self.routing_key.push(routed.routing_key.as_str());
+        self.body.push(&message.content.body);
+        self.content_type
+            .push(message.content.content_type.as_deref());
+        self.headers
+            .push((!message.headers.is_empty()).then_some(sqlx::types::Json(&message.headers)));
+        self.key.push(message.key.as_deref());
+        self.delay_ms.push(message.delay.map(Seconds::as_millis));
+        // Long ago is now; Postgres cannot tell every time that a user can.
+        self.deliver_at
+            .push(message.deliver_at.map(|t| t.max(DateTime::UNIX_EPOCH)));
+        self.ttl_ms.push(message.ttl.map(Seconds::as_millis));
+        self.priority.push(message.priority);
+        self.correlation_id.push(message.correlation_id.as_deref());
+        self.reply_to.push(message.reply_to.as_deref());
+        self.traceparent.push(message.traceparent.as_deref());
+        self.tracestate.push(message.tracestate.as_deref());
+        self.dedup_id.push(message.dedup_id.as_deref());
+        self.dedup_window_ms
+            .push(topic.settings.dedup_window.as_millis());
+        let count = |queues: &Vec<i64>| i64::try_from(queues.len()).unwrap_or(i64::MAX);
+        self.queues_from.push(count(&self.queues));
+        self.queues.extend(
+            routed
+                .route
+                .queues
+                .iter()
+                .map(|place| subscriptions[*place].queue_id),
+        );
+        self.queues_to.push(count(&self.queues));
+    }
+}

@@ -1,0 +1,148 @@
+//! Publishes what the gateway tells of itself to `system.events`, by the same way
+//! as every other message.
+//!
+//! No event causes a storm: they are published once a second, those that say the
+//! same as one; and what befalls the queues that events go to is not told.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Health, every, within_deadline};
+use crate::batch::Broker;
+use crate::domain::{
+    Candidate, Content, EVENTS_TOPIC, Event, Message, QueueName, RoutingKey, Seconds,
+};
+use crate::store::{Backlog, Error, PublishTopic, Routed, Topology};
+
+/// Between two publishes: what happens meanwhile is told together.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// How often queues are looked at for what waits in them.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Events of one publish.
+const BATCH: usize = 500;
+
+pub(super) fn start(
+    broker: &Arc<Broker>,
+    backlog_high: i64,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    tracker.spawn(tell(Arc::clone(broker), stop.clone()));
+    let broker = Arc::clone(broker);
+    tracker.spawn(every(LOOK, "backlogs", stop.clone(), move || {
+        look(Arc::clone(&broker), backlog_high)
+    }));
+}
+
+async fn tell(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut health = Health::new("events");
+    loop {
+        let events = tokio::select! {
+            events = broker.events().take() => events,
+            () = stop.cancelled() => return,
+        };
+        let published = within_deadline(publish(&broker, &events)).await;
+        if health.note(published).is_none() {
+            for (queue_id, events) in events {
+                for event in events {
+                    broker.events().add(queue_id, event);
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(GATHER) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn publish(broker: &Broker, events: &HashMap<i64, Vec<Event>>) -> Result<(), Error> {
+    let store = broker.store();
+    let Ok(topic) = QueueName::parse(EVENTS_TOPIC, "topic") else {
+        return Ok(());
+    };
+    let Some(topology) = store.topology(&topic).await? else {
+        return Ok(());
+    };
+    let nobody_reads = topology.topic.settings.retention == Seconds::ZERO;
+    if nobody_reads && topology.subscriptions.is_empty() {
+        return Ok(());
+    }
+    let own: HashSet<i64> = topology.subscriptions.iter().map(|s| s.queue_id).collect();
+    let mut messages = Vec::new();
+    for (queue_id, events) in events.iter().filter(|(id, _)| !own.contains(id)) {
+        // A queue that is gone has nothing to tell.
+        if let Some(queue) = store.queue_by_id(*queue_id).await? {
+            messages.extend(
+                events
+                    .iter()
+                    .filter_map(|e| message(&topology, e, &queue.name)),
+            );
+        }
+    }
+    for batch in messages.chunks(BATCH) {
+        let request = PublishTopic {
+            topology: Arc::clone(&topology),
+            messages: Arc::new(batch.to_vec()),
+        };
+        if let Err(refusal) = broker.publish_topic(request).await? {
+            tracing::warn!(?refusal, events = batch.len(), "events were not taken");
+        }
+    }
+    Ok(())
+}
+
+fn message(topology: &Topology, event: &Event, queue: &QueueName) -> Option<Routed> {
+    let body = event.body(queue).ok()?;
+    let headers = BTreeMap::from([
+        ("event".to_owned(), event.name().to_owned()),
+        ("queue".to_owned(), queue.as_str().to_owned()),
+    ]);
+    let routing_key = RoutingKey::parse(event.name(), "routing_key").ok()?;
+    let route = topology.route(&Candidate::new(routing_key.as_str(), &headers, Some(&body)));
+    Some(Routed {
+        message: Message {
+            content: Content {
+                body: body.into(),
+                content_type: None,
+            },
+            headers,
+            key: None,
+            priority: 0,
+            delay: None,
+            deliver_at: None,
+            ttl: None,
+            dedup_id: None,
+            correlation_id: None,
+            reply_to: None,
+            traceparent: None,
+            tracestate: None,
+        },
+        routing_key,
+        route,
+    })
+}
+
+async fn look(broker: Arc<Broker>, threshold: i64) -> Result<(), Error> {
+    for backlog in broker.store().backlogs(threshold).await? {
+        let Backlog {
+            queue_id,
+            ready,
+            threshold,
+            high,
+        } = backlog;
+        let event = if high {
+            Event::BacklogHigh { ready, threshold }
+        } else {
+            Event::BacklogCleared { ready, threshold }
+        };
+        broker.events().add(queue_id, event);
+    }
+    Ok(())
+}

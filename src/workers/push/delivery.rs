@@ -1,0 +1,163 @@
+//! One push, and what follows from its answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::lane::{Config, Lane};
+use crate::domain::{Call, DisableReason, Failure, Lease, MessageId, Seconds, sign};
+use crate::store::{Delivery, Envelope, Error, PushOutcomeKind, PushRecord};
+use crate::webhook::{Push, PushOutcome, Pushed};
+
+/// Between two tries to ack what was delivered, while its lease runs.
+const RETRY: Duration = Duration::from_millis(250);
+
+impl Lane {
+    /// Pushes a message and settles it.
+    pub(super) async fn deliver(self: &Arc<Self>, config: &Config, delivery: Delivery, call: Call) {
+        let Some(target) = &config.target else {
+            return;
+        };
+        let queue = match self.context.broker.store().queue_by_id(self.queue_id).await {
+            Ok(Some(queue)) => queue,
+            // Deleted; or the database is away and the lease will run out.
+            Ok(None) | Err(_) => return self.give_back(call),
+        };
+        let Delivery {
+            lease, envelope, ..
+        } = delivery;
+        let id = MessageId(lease.message_id).to_string();
+        let timestamp = self.now_ms() / 1000;
+        let mut headers = describe(&envelope, queue.name.as_str(), lease.attempt);
+        headers.extend(config.settings.headers.clone());
+        let body = Bytes::from(envelope.body);
+        let secrets: Vec<&[u8]> = target.secrets.iter().map(Vec::as_slice).collect();
+        let started = Instant::now();
+        let pushed = self
+            .context
+            .outbound
+            .pusher
+            .push(Push {
+                url: &target.url,
+                signature: sign(&secrets, &id, timestamp, &body),
+                id: &id,
+                timestamp,
+                headers,
+                body,
+                timeout: config.settings.timeout.to_duration(),
+            })
+            .await;
+        let longest = queue.settings.backoff.max;
+        let record = record(lease, started, &pushed);
+        tokio::join!(
+            self.conclude(config, lease, call, &pushed, longest),
+            async {
+                if let Err(error) = self.context.broker.record_push(record).await {
+                    tracing::debug!(%error, "an attempt is not in the list");
+                }
+            }
+        );
+    }
+
+    async fn conclude(
+        &self,
+        config: &Config,
+        lease: Lease,
+        call: Call,
+        pushed: &Pushed,
+        longest: Seconds,
+    ) {
+        match pushed.outcome {
+            PushOutcome::Delivered => {
+                tokio::join!(
+                    self.note(config, call, None),
+                    self.ack(lease, config.settings.timeout.to_duration())
+                );
+            }
+            PushOutcome::Failed => {
+                let error = pushed.error.clone().unwrap_or_default();
+                self.note(config, call, Some(&error)).await;
+                let failure = Failure::Nacked { delay: None };
+                self.settle(lease, failure, Some(error)).await;
+            }
+            PushOutcome::Wait(wait) => {
+                let delay = wait.clamp(Seconds::ZERO, longest);
+                self.give_back(call);
+                self.hold(delay.to_duration());
+                self.settle(lease, Failure::Deferred { delay }, None).await;
+            }
+            PushOutcome::Gone => {
+                self.give_back(call);
+                self.disable(DisableReason::Gone).await;
+                self.settle(lease, Failure::Undelivered, None).await;
+            }
+        }
+    }
+
+    /// Acks what was delivered; while the database is away, again and again:
+    /// each message that is not acked is delivered twice.
+    async fn ack(&self, lease: Lease, patience: Duration) {
+        let begun = Instant::now();
+        while let Err(error) = self.context.broker.ack(vec![lease]).await {
+            if begun.elapsed() > patience || matches!(error, Error::Inconsistent(_)) {
+                tracing::warn!(queue_id = self.queue_id, %error, "delivered, but not acked");
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// The headers that describe a message; those that HTTP cannot carry are left
+/// out.
+fn describe(envelope: &Envelope, queue: &str, attempt: u32) -> Vec<(String, String)> {
+    let mut headers = vec![
+        (
+            "content-type".to_owned(),
+            envelope
+                .content_type
+                .clone()
+                .unwrap_or_else(|| "application/json".to_owned()),
+        ),
+        ("postrider-queue".to_owned(), queue.to_owned()),
+        ("postrider-attempt".to_owned(), attempt.to_string()),
+    ];
+    for (name, value) in [
+        ("postrider-topic", &envelope.topic),
+        ("postrider-routing-key", &envelope.routing_key),
+        ("postrider-key", &envelope.key),
+        ("postrider-correlation-id", &envelope.correlation_id),
+        ("postrider-reply-to", &envelope.reply_to),
+        ("traceparent", &envelope.traceparent),
+        ("tracestate", &envelope.tracestate),
+    ] {
+        if let Some(value) = value {
+            headers.push((name.to_owned(), value.clone()));
+        }
+    }
+    for (name, value) in &envelope.headers {
+        headers.push((format!("postrider-header-{name}"), value.clone()));
+    }
+    headers
+}
+
+fn record(lease: Lease, started: Instant, pushed: &Pushed) -> PushRecord {
+    PushRecord {
+        queue_id: lease.queue_id,
+        message_id: lease.message_id,
+        token: lease.token,
+        attempt: lease.attempt,
+        started,
+        duration: pushed.duration,
+        outcome: match pushed.outcome {
+            PushOutcome::Delivered => PushOutcomeKind::Delivered,
+            PushOutcome::Failed => PushOutcomeKind::Failed,
+            PushOutcome::Gone => PushOutcomeKind::Gone,
+            PushOutcome::Wait(_) => PushOutcomeKind::Waiting,
+        },
+        status: pushed.status,
+        error: pushed.error.clone(),
+        answer: pushed.answer.clone(),
+    }
+}
