@@ -12,8 +12,9 @@ use super::extract::{InSubscription, InTopic, NoParams, OptionalJson, Query, Uni
 use super::precondition;
 use super::problem::Problem;
 use super::resource::{self, ListParams, PATCH_TRIES, put_status};
-use super::{SharedGateway, reply};
-use crate::domain::{Filter, QueueName};
+use super::webhooks::{WebhookConfig, WebhookView};
+use super::{Gateway, SharedGateway, reply};
+use crate::domain::{Filter, QueueName, WebhookSettings};
 use crate::store::{self, Subscribe, SubscribeRefusal, Subscription};
 
 /// What a subscription is to be.
@@ -32,6 +33,11 @@ pub(crate) struct SubscriptionConfig {
     )]
     #[schema(value_type = Option<FilterInput>)]
     filter: Option<Value>,
+    /// Where to push what arrives: the webhook of its own queue, as `PUT
+    /// /v1/queues/{topic}.{subscription}/webhook` would make or replace it. Left
+    /// out, the queue's webhook stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<WebhookConfig>,
 }
 
 /// Which messages a subscription takes.
@@ -80,6 +86,10 @@ pub(crate) struct SubscriptionView {
     created_at: DateTime<Utc>,
     /// When it was last changed.
     updated_at: DateTime<Utc>,
+    /// The webhook of its own queue; not in lists. With its secret in the answer
+    /// that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<WebhookView>,
 }
 
 /// A page of subscriptions.
@@ -91,7 +101,7 @@ pub(crate) struct SubscriptionList {
 }
 
 impl SubscriptionView {
-    fn new(topic: &QueueName, subscription: Subscription) -> Self {
+    fn new(topic: &QueueName, subscription: Subscription, webhook: Option<WebhookView>) -> Self {
         Self {
             name: subscription.name,
             topic: topic.clone(),
@@ -100,21 +110,38 @@ impl SubscriptionView {
             filter: subscription.filter,
             created_at: subscription.created_at,
             updated_at: subscription.updated_at,
+            webhook,
         }
     }
 }
 
 impl SubscriptionConfig {
-    /// What is stored, checked.
-    fn check(self) -> Result<Subscribe, Problem> {
+    /// What is stored, checked; and the webhook that its queue is to have.
+    async fn check(
+        self,
+        gateway: &Gateway,
+    ) -> Result<(Subscribe, Option<WebhookSettings>), Problem> {
         let queue = self.queue.as_deref().map(|q| QueueName::parse(q, "/queue"));
         if let Some(filter) = &self.filter {
             Filter::parse(filter, "/filter")?;
         }
-        Ok(Subscribe {
+        let wanted = Subscribe {
             queue: queue.transpose()?,
             filter: self.filter,
-        })
+        };
+        let Some(webhook) = self.webhook else {
+            return Ok((wanted, None));
+        };
+        if wanted.queue.is_some() {
+            return Err(Problem::invalid(
+                "/webhook",
+                "not together with queue: PUT /v1/queues/{queue}/webhook pushes what is in that",
+            ));
+        }
+        let at = |problem: Problem| problem.under("/webhook");
+        let settings = webhook.settings().map_err(|error| at(error.into()))?;
+        gateway.check_owned_webhook(&settings).await.map_err(at)?;
+        Ok((wanted, Some(settings)))
     }
 }
 
@@ -123,6 +150,7 @@ impl From<&Subscription> for SubscriptionConfig {
         Self {
             queue: (!subscription.owns_queue).then(|| subscription.queue.to_string()),
             filter: subscription.filter.clone(),
+            webhook: None,
         }
     }
 }
@@ -131,9 +159,35 @@ fn etag(subscription: &Subscription) -> String {
     resource::etag(subscription.id, subscription.version)
 }
 
-fn answer(status: StatusCode, topic: &QueueName, subscription: Subscription) -> Response {
+fn answer(
+    status: StatusCode,
+    topic: &QueueName,
+    subscription: Subscription,
+    webhook: Option<WebhookView>,
+) -> Response {
     let etag = etag(&subscription);
-    resource::answer(status, &SubscriptionView::new(topic, subscription), &etag)
+    let view = SubscriptionView::new(topic, subscription, webhook);
+    resource::answer(status, &view, &etag)
+}
+
+/// Makes or replaces the webhook of a subscription's own queue, if it is to have
+/// one. A gateway that dies before leaves a queue that gathers: the same PUT
+/// again goes on from there.
+async fn with_webhook(
+    gateway: &Gateway,
+    subscription: &Subscription,
+    settings: Option<&WebhookSettings>,
+) -> Result<Option<WebhookView>, Problem> {
+    match settings {
+        Some(settings) => {
+            let view = gateway
+                .put_owned_webhook(&subscription.queue, settings)
+                .await?;
+            Ok(Some(view))
+        }
+        None if subscription.owns_queue => gateway.owned_webhook(&subscription.queue).await,
+        None => Ok(None),
+    }
 }
 
 fn not_found(name: &QueueName) -> Problem {
@@ -190,10 +244,10 @@ fn refused(topic: &QueueName, refusal: SubscribeRefusal) -> Problem {
         (status = 201, description = "It was made", body = SubscriptionView,
             headers(("ETag" = String, description = "For If-Match"))),
         (status = 404, description = "`topic-not-found`, `queue-not-found`"),
-        (status = 409, description = "`queue-exists`, `changed-meanwhile`"),
+        (status = 409, description = "`queue-exists`, `changed-meanwhile`, `secret-key-missing`"),
         (status = 412, description = "`precondition-failed`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`"),
+        (status = 422, description = "`invalid`, `url-forbidden`, `url-unresolvable`, `url-unusable`"),
     ),
 )]
 pub(crate) async fn put_subscription(
@@ -203,7 +257,7 @@ pub(crate) async fn put_subscription(
     headers: HeaderMap,
     OptionalJson(config): OptionalJson<SubscriptionConfig>,
 ) -> Result<Response, Problem> {
-    let wanted = config.check()?;
+    let (wanted, webhook) = config.check(&gateway).await?;
     let store = gateway.broker.store();
     let put = if precondition::is_conditional(&headers) {
         let old = store.subscription_now(&topic, &name).await?;
@@ -227,7 +281,8 @@ pub(crate) async fn put_subscription(
     if created {
         tracing::info!(%topic, subscription = %name, "subscription created");
     }
-    Ok(answer(put_status(created), &topic, subscription))
+    let webhook = with_webhook(&gateway, &subscription, webhook.as_ref()).await?;
+    Ok(answer(put_status(created), &topic, subscription, webhook))
 }
 
 /// Change a subscription
@@ -251,11 +306,11 @@ pub(crate) async fn put_subscription(
             headers(("ETag" = String, description = "For If-Match"))),
         (status = 404, description = "`topic-not-found`, `subscription-not-found`, \
             `queue-not-found`"),
-        (status = 409, description = "`changed-meanwhile`"),
+        (status = 409, description = "`changed-meanwhile`, `secret-key-missing`"),
         (status = 412, description = "`precondition-failed`"),
         (status = 413, description = "`body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`"),
+        (status = 422, description = "`invalid`, `url-forbidden`, `url-unresolvable`, `url-unusable`"),
     ),
 )]
 pub(crate) async fn patch_subscription(
@@ -272,12 +327,13 @@ pub(crate) async fn patch_subscription(
         let old = gateway.subscription_now(&topic, &name).await?;
         precondition::check(&headers, Some(&etag(&old)))?;
         let config = precondition::patched(&SubscriptionConfig::from(&old), &patch)?;
-        let wanted = config.check()?;
+        let (wanted, webhook) = config.check(&gateway).await?;
         match store.update_subscription(&old, &wanted).await {
             Err(store::Error::Conflict) => {}
             other => {
                 let changed = other?.map_err(|refusal| refused(&topic, refusal))?;
-                return Ok(answer(StatusCode::OK, &topic, changed));
+                let webhook = with_webhook(&gateway, &changed, webhook.as_ref()).await?;
+                return Ok(answer(StatusCode::OK, &topic, changed, webhook));
             }
         }
     }
@@ -304,7 +360,8 @@ pub(crate) async fn get_subscription(
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, Problem> {
     let subscription = gateway.subscription_now(&topic, &name).await?;
-    Ok(answer(StatusCode::OK, &topic, subscription))
+    let webhook = with_webhook(&gateway, &subscription, None).await?;
+    Ok(answer(StatusCode::OK, &topic, subscription, webhook))
 }
 
 /// Delete a subscription
@@ -377,7 +434,7 @@ pub(crate) async fn list_subscriptions(
     let list = SubscriptionList {
         subscriptions: found
             .into_iter()
-            .map(|subscription| SubscriptionView::new(&topic, subscription))
+            .map(|subscription| SubscriptionView::new(&topic, subscription, None))
             .collect(),
         next_cursor,
     };

@@ -7,11 +7,12 @@
 mod actions;
 mod answer;
 mod attempts;
-pub(super) mod config;
+mod config;
+mod owned;
 mod push;
 mod resend;
 mod resource;
-pub(super) mod secret;
+mod secret;
 mod test;
 mod view;
 
@@ -24,10 +25,12 @@ use axum::response::Response;
 
 pub(super) use actions::*;
 pub(super) use attempts::*;
+pub(super) use config::WebhookConfig;
 pub(super) use push::describe as describe_push;
 pub(super) use resend::*;
 pub(super) use resource::*;
 pub(super) use test::*;
+pub(super) use view::WebhookView;
 
 use super::problem::Problem;
 use super::{Gateway, SharedGateway};
@@ -79,10 +82,7 @@ impl Gateway {
     /// The URL of these settings, if it is one that may be pushed to, as far as
     /// can be said before the push: every push checks the address that it
     /// connects to.
-    pub(super) async fn webhook_url(
-        &self,
-        settings: &WebhookSettings,
-    ) -> Result<WebhookUrl, Problem> {
+    async fn webhook_url(&self, settings: &WebhookSettings) -> Result<WebhookUrl, Problem> {
         let url = WebhookUrl::parse(&settings.url, &self.webhook_allow)
             .map_err(|forbidden| url_problem("url-forbidden", forbidden.to_string()))?;
         match self.pusher.check(&url).await {

@@ -8,14 +8,14 @@ use crate::http::problem::Problem;
 use crate::store::Webhook;
 
 /// A secret that was made just now: the one time that it is shown.
-pub(in crate::http) struct NewSecret {
+pub(super) struct NewSecret {
     plain: WebhookSecret,
     sealed: Vec<u8>,
 }
 
 impl NewSecret {
     /// A new secret for the webhook of a queue.
-    pub(in crate::http) fn make(gateway: &Gateway, queue_id: i64) -> Result<Self, Problem> {
+    pub(super) fn make(gateway: &Gateway, queue_id: i64) -> Result<Self, Problem> {
         let key = key(gateway)?;
         let plain = WebhookSecret::new(rand::random());
         let context = secret_context(queue_id);
@@ -24,12 +24,12 @@ impl NewSecret {
     }
 
     /// As the answer shows it.
-    pub(in crate::http) fn reveal(&self) -> String {
+    pub(super) fn reveal(&self) -> String {
         self.plain.reveal()
     }
 
     /// As the database keeps it.
-    pub(in crate::http) fn sealed(&self) -> &[u8] {
+    pub(super) fn sealed(&self) -> &[u8] {
         &self.sealed
     }
 }
@@ -53,7 +53,7 @@ fn unsealable(error: Unsealable) -> Problem {
     Problem::new(StatusCode::CONFLICT, code, error.to_string())
 }
 
-fn key(gateway: &Gateway) -> Result<&SealingKey, Problem> {
+pub(super) fn key(gateway: &Gateway) -> Result<&SealingKey, Problem> {
     gateway.sealing.as_ref().ok_or_else(|| {
         Problem::new(
             StatusCode::CONFLICT,
