@@ -85,7 +85,9 @@ async fn kill_9_in_the_middle_of_a_fan_out_delivers_all_and_little_of_it_twice()
         eventually("the queue is empty", async || {
             let path = format!("{url}/v1/queues/{name}");
             let counts = call(Method::GET, path, Value::Null).await;
-            ["ready", "leased", "delayed"].iter().all(|c| counts[c] == 0)
+            ["ready", "leased", "delayed"]
+                .iter()
+                .all(|c| counts[c] == 0)
         })
         .await;
     }

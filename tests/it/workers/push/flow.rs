@@ -47,7 +47,14 @@ async fn several_lanes_are_shared_by_two_gateways_and_each_keeps_its_bound() {
         let receiver = Receiver::start().await;
         receiver.usually(Reply::status(204).after(Duration::from_millis(10)));
         let settings = json!({"max_in_flight": 2});
-        hook(&app, &format!("q{n}"), &receiver.url("/"), settings, json!({})).await;
+        hook(
+            &app,
+            &format!("q{n}"),
+            &receiver.url("/"),
+            settings,
+            json!({}),
+        )
+        .await;
         receivers.push(receiver);
     }
     let owners = async || {
