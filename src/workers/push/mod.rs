@@ -4,9 +4,10 @@
 //! and settles as any other consumer does. The [`lane`] of a webhook, all that is
 //! on its way to its endpoint, is run by one gateway at a time; [`supervise`]
 //! takes this gateway's share of them and renews it. What one push is, and what
-//! follows from its answer, is in [`delivery`].
+//! follows from its answer, is in [`delivery`] and [`endpoint`].
 
 mod delivery;
+mod endpoint;
 mod lane;
 mod limit;
 
