@@ -57,10 +57,7 @@ async fn what_hostile_endpoints_send_ends_within_the_timeout() {
     for (path, reply, error) in cases {
         hook.receiver.usually_on(path, reply);
         let name = path[1..].to_owned();
-        let (settings, queue) = (
-            json!({"timeout_seconds": 1}),
-            json!({"max_attempts": 1}),
-        );
+        let (settings, queue) = (json!({"timeout_seconds": 1}), json!({"max_attempts": 1}));
         super::hook(&hook, &name, &hook.receiver.url(path), settings, queue).await;
         let begun = Instant::now();
         publish_many(&hook, &name, 1).await;
@@ -72,8 +69,8 @@ async fn what_hostile_endpoints_send_ends_within_the_timeout() {
             .json();
         let letters = list["dead_letters"].as_array().unwrap();
         assert_eq!(letters.len(), 1, "{path}");
-        let last = letters[0]["last_error"].as_str().unwrap();
-        assert!(!last.is_empty() && last.contains(error), "{path}: {last}");
+        let kept = letters[0]["last_error"].as_str().unwrap();
+        assert!(!kept.is_empty() && kept.contains(error), "{path}: {kept}");
         let attempts = super::attempts(&hook, &name, "status=failed").await;
         assert_eq!(attempts.len(), 1, "{path}");
         let took = attempts[0]["duration_seconds"].as_f64().unwrap();
@@ -87,9 +84,7 @@ async fn a_success_with_more_body_than_is_read_is_one_and_nothing_is_unpacked() 
     for reply in [Reply::endless(200), Reply::gzip_bomb()] {
         hook.receiver.next(reply);
         let id = hook.publish("orders", json!({"body": 1})).await;
-        let attempts = hook
-            .wait_for_attempts(&format!("message_id={id}"), 1)
-            .await;
+        let attempts = hook.wait_for_attempts(&format!("message_id={id}"), 1).await;
         assert_eq!(attempts[0]["outcome"], "delivered");
         let kept = match &attempts[0]["answer"] {
             Value::String(text) => text.len(),

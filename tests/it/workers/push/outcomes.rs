@@ -100,7 +100,12 @@ async fn an_endpoint_that_is_gone_is_disabled_and_its_messages_stay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_to_be_left_alone_is_and_no_attempt_is_used() {
     let in_two_seconds = || {
-        (chrono::Utc::now() + chrono::TimeDelta::milliseconds(2500))
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an endpoint has a clock of its own"
+        )]
+        let now = chrono::Utc::now();
+        (now + chrono::TimeDelta::milliseconds(2500))
             .format("%a, %d %b %Y %H:%M:%S GMT")
             .to_string()
     };
@@ -108,7 +113,11 @@ async fn who_asks_to_be_left_alone_is_and_no_attempt_is_used() {
         for by_date in [false, true] {
             let hook = Hook::start(json!({"max_in_flight": 4}), json!({"max_attempts": 1})).await;
             // The lane waits for messages when the first is answered.
-            let wait = if by_date { in_two_seconds() } else { "1".to_owned() };
+            let wait = if by_date {
+                in_two_seconds()
+            } else {
+                "1".to_owned()
+            };
             let headers = [("retry-after", wait.as_str())];
             hook.receiver.next(Reply::with(status, &headers, b""));
             let first = hook.publish("orders", json!({"body": 1})).await;
@@ -163,9 +172,7 @@ async fn an_answer_that_is_late_and_a_redirect_are_failures() {
         let letter = hook.dead_letter(&id).await;
         let last = letter["last_error"].as_str().unwrap();
         assert!(last.contains(error), "{last}");
-        let attempt = &hook
-            .wait_for_attempts(&format!("message_id={id}"), 1)
-            .await[0];
+        let attempt = &hook.wait_for_attempts(&format!("message_id={id}"), 1).await[0];
         assert_eq!(attempt["outcome"], "failed");
         assert_eq!(attempt["status"], status);
         assert_eq!(attempt["error"], last);
