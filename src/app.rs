@@ -228,7 +228,7 @@ impl App {
         let stop_writers = CancellationToken::new();
         let gateway_id = rand::random::<i64>();
         let broker = Arc::new(Broker::start(&store, &tracker, &stop_writers));
-        let pushes = TaskTracker::new();
+        let in_flight = TaskTracker::new();
         let options = workers::Options {
             gateway_id,
             backlog_high: config.backlog_high,
@@ -236,7 +236,7 @@ impl App {
                 pusher: Arc::clone(&pusher),
                 key,
             }),
-            pushes: pushes.clone(),
+            pushes: in_flight.clone(),
         };
         workers::start(&broker, options, &tracker, &stop);
         let gateway = Arc::new(Gateway {
@@ -264,7 +264,7 @@ impl App {
             stop,
             stop_writers,
             server,
-            pushes,
+            pushes: in_flight,
             tracker,
             database,
         })

@@ -30,11 +30,21 @@ pub(crate) struct Delivery<'a> {
 /// A publish of one message, or of a batch.
 pub(crate) fn publish_request(queue: &str, batch: usize) -> Vec<u8> {
     let message = format!("{{\"body\":{}}}", body());
+    publish_of(&format!("/v1/queues/{queue}/messages"), &message, batch)
+}
+
+/// The same to a topic.
+pub(crate) fn topic_request(topic: &str, routing_key: &str, batch: usize) -> Vec<u8> {
+    let message = format!("{{\"routing_key\":\"{routing_key}\",\"body\":{}}}", body());
+    publish_of(&format!("/v1/topics/{topic}/messages"), &message, batch)
+}
+
+fn publish_of(path: &str, message: &str, batch: usize) -> Vec<u8> {
     let json = match batch {
-        1 => message,
+        1 => message.to_owned(),
         _ => format!("{{\"messages\":[{}]}}", vec![message; batch].join(",")),
     };
-    post(&format!("/v1/queues/{queue}/messages"), &json)
+    post(path, &json)
 }
 
 /// An ack of what a receive brought; `None` if that is nothing.
@@ -123,14 +133,25 @@ pub(crate) async fn cycle(
     Ok(())
 }
 
+/// Messages of a request that fills.
+pub(crate) const BATCH: usize = 500;
+
 /// Puts messages into a queue, in batches.
 pub(crate) async fn fill(address: &str, queue: &str, messages: usize) -> anyhow::Result<()> {
-    const BATCH: usize = 500;
+    fill_with(address, publish_request(queue, BATCH), messages).await
+}
+
+/// Publishes messages by requests of [`BATCH`].
+pub(crate) async fn fill_with(
+    address: &str,
+    request: Vec<u8>,
+    messages: usize,
+) -> anyhow::Result<()> {
     ensure!(
         messages.is_multiple_of(BATCH),
         "filled in batches of {BATCH}"
     );
-    let request = Rc::new(publish_request(queue, BATCH));
+    let request = Rc::new(request);
     let left = Rc::new(std::cell::Cell::new(messages / BATCH));
     let local = tokio::task::LocalSet::new();
     let tasks: Vec<_> = (0..4)

@@ -36,6 +36,8 @@ impl Gateway {
         let child = Command::new(env!("CARGO_BIN_EXE_postrider"))
             .args(["--listen", &address, "--data-dir"])
             .arg(folder.path().join("data"))
+            // The receivers of pushes are here.
+            .args(["--webhook-allow", "127.0.0.0/8"])
             .env("POSTRIDER_LOG", "info")
             .env_remove("POSTRIDER_DATABASE_URL")
             .stdin(Stdio::null())

@@ -130,9 +130,11 @@ async fn publish_uncounted(
     Ok(())
 }
 
+/// Bytes of WAL written so far.
+pub(crate) const POSITION: &str = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
+
 /// Bytes of WAL a message that is published, claimed and acked in batches of 100.
 pub(crate) async fn wal_per_message(gateway: &Gateway, messages: usize) -> anyhow::Result<f64> {
-    const POSITION: &str = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
     new_queue(gateway).await?;
     let mut database = gateway.database().await?;
     // Pages are logged whole the first time after a checkpoint; over the hour

@@ -46,13 +46,23 @@ impl Meter {
         self.started.elapsed() < self.end
     }
 
+    /// How long the clients should still go on.
+    pub(crate) fn left(&self) -> Duration {
+        self.end.saturating_sub(self.started.elapsed())
+    }
+
+    /// `messages` came, nobody knows how long they took.
+    pub(crate) fn tally(&self, messages: u64) {
+        let now = self.started.elapsed();
+        if (self.warm_up..=self.end).contains(&now) {
+            self.counted.set(self.counted.get() + messages);
+        }
+    }
+
     /// `messages` were dealt with since `began`.
     pub(crate) fn count(&self, messages: u64, began: Instant) {
         let now = self.started.elapsed();
-        if now > self.end {
-            return;
-        }
-        if now >= self.warm_up {
+        if (self.warm_up..=self.end).contains(&now) {
             self.counted.set(self.counted.get() + messages);
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.latency.borrow_mut().saturating_record(micros);

@@ -8,6 +8,7 @@
 //! little about another machine; ratios within one run say more.
 
 mod clients;
+mod fan_out;
 mod floor;
 mod gateway;
 mod http;
@@ -17,6 +18,8 @@ mod lines;
 mod load;
 mod machine;
 mod peers;
+mod pushes;
+mod receivers;
 mod report;
 mod soak;
 
@@ -231,6 +234,8 @@ impl Bench {
         self.consumers(floors).await?;
         self.everything().await?;
         self.wal().await?;
+        self.fan_out().await?;
+        self.pushes(floors).await?;
         self.latency().await?;
         self.held_snapshot().await?;
         self.idle().await?;

@@ -112,6 +112,11 @@ impl Line {
         }
     }
 
+    pub(crate) fn with_cores(mut self, cpu: Cpu) -> Self {
+        self.cores = Some(cpu);
+        self
+    }
+
     pub(crate) fn with(mut self, target: Target) -> Self {
         self.targets.push(target);
         self

@@ -29,6 +29,7 @@ mod receive;
 mod resource;
 mod settle;
 mod stream;
+mod subscription_config;
 mod subscriptions;
 mod topics;
 mod webhooks;

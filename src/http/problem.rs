@@ -153,6 +153,19 @@ impl Problem {
         self
     }
 
+    /// The same of a part of the request that stands at `prefix`.
+    pub(crate) fn under(mut self, prefix: &str) -> Self {
+        if let [one] = &self.errors[..]
+            && self.detail.starts_with(&format!("{}: ", one.pointer))
+        {
+            self.detail.insert_str(0, prefix);
+        }
+        for part in &mut self.errors {
+            part.pointer.insert_str(0, prefix);
+        }
+        self
+    }
+
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self

@@ -4,59 +4,19 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::extract::{InSubscription, InTopic, NoParams, OptionalJson, Query, UniqueNames};
+use super::extract::{InSubscription, InTopic, NoParams, OptionalJson, Query};
 use super::precondition;
 use super::problem::Problem;
 use super::resource::{self, ListParams, PATCH_TRIES, put_status};
-use super::{SharedGateway, reply};
-use crate::domain::{Filter, QueueName};
-use crate::store::{self, Subscribe, SubscribeRefusal, Subscription};
-
-/// What a subscription is to be.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schema(example = json!({"filter": {"routing_key": "orders.*.paid"}}))]
-pub(crate) struct SubscriptionConfig {
-    /// A queue that is there, which it feeds. Without, it has a queue of its
-    /// own, named `{topic}.{subscription}`, which is made and deleted with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue: Option<String>,
-    /// Which messages; without, all. Parts that are given are and-ed.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "unique_names"
-    )]
-    #[schema(value_type = Option<FilterInput>)]
-    filter: Option<Value>,
-}
-
-/// Which messages a subscription takes.
-#[derive(ToSchema)]
-#[schema(as = SubscriptionFilter, example = json!({"routing_key": "orders.#", "headers": {"shop": "eu"}}))]
-#[expect(dead_code, reason = "for the document; domain::filter reads it")]
-pub(crate) struct FilterInput {
-    /// An AMQP topic pattern over the routing key: `*` is one word, `#` any
-    /// number of words.
-    routing_key: Option<String>,
-    /// Headers with these exact values.
-    headers: Option<std::collections::BTreeMap<String, String>>,
-    /// Whether `all` of the headers (the default) or `any` must be there.
-    #[schema(rename = "match")]
-    r#match: Option<String>,
-    /// A filter policy over the JSON body, as SNS has it: for each name the
-    /// values it may have, exact or as `prefix`, `suffix`, `anything-but`,
-    /// `numeric`, `exists`; names may be nested.
-    body: Option<std::collections::BTreeMap<String, Value>>,
-}
-
-fn unique_names<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
-    let value = Option::<UniqueNames>::deserialize(d)?;
-    Ok(value.map(|UniqueNames(value)| value))
-}
+use super::subscription_config::{FilterInput, SubscriptionConfig};
+use super::webhooks::WebhookView;
+use super::{Gateway, SharedGateway, reply};
+use crate::domain::{QueueName, WebhookSettings};
+use crate::store::{self, SubscribeRefusal, Subscription};
 
 /// A subscription.
 #[derive(Debug, Serialize, ToSchema)]
@@ -80,6 +40,10 @@ pub(crate) struct SubscriptionView {
     created_at: DateTime<Utc>,
     /// When it was last changed.
     updated_at: DateTime<Utc>,
+    /// The webhook of its own queue; not in lists. With its secret in the answer
+    /// that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<WebhookView>,
 }
 
 /// A page of subscriptions.
@@ -91,7 +55,7 @@ pub(crate) struct SubscriptionList {
 }
 
 impl SubscriptionView {
-    fn new(topic: &QueueName, subscription: Subscription) -> Self {
+    fn new(topic: &QueueName, subscription: Subscription, webhook: Option<WebhookView>) -> Self {
         Self {
             name: subscription.name,
             topic: topic.clone(),
@@ -100,29 +64,7 @@ impl SubscriptionView {
             filter: subscription.filter,
             created_at: subscription.created_at,
             updated_at: subscription.updated_at,
-        }
-    }
-}
-
-impl SubscriptionConfig {
-    /// What is stored, checked.
-    fn check(self) -> Result<Subscribe, Problem> {
-        let queue = self.queue.as_deref().map(|q| QueueName::parse(q, "/queue"));
-        if let Some(filter) = &self.filter {
-            Filter::parse(filter, "/filter")?;
-        }
-        Ok(Subscribe {
-            queue: queue.transpose()?,
-            filter: self.filter,
-        })
-    }
-}
-
-impl From<&Subscription> for SubscriptionConfig {
-    fn from(subscription: &Subscription) -> Self {
-        Self {
-            queue: (!subscription.owns_queue).then(|| subscription.queue.to_string()),
-            filter: subscription.filter.clone(),
+            webhook,
         }
     }
 }
@@ -131,9 +73,35 @@ fn etag(subscription: &Subscription) -> String {
     resource::etag(subscription.id, subscription.version)
 }
 
-fn answer(status: StatusCode, topic: &QueueName, subscription: Subscription) -> Response {
+fn answer(
+    status: StatusCode,
+    topic: &QueueName,
+    subscription: Subscription,
+    webhook: Option<WebhookView>,
+) -> Response {
     let etag = etag(&subscription);
-    resource::answer(status, &SubscriptionView::new(topic, subscription), &etag)
+    let view = SubscriptionView::new(topic, subscription, webhook);
+    resource::answer(status, &view, &etag)
+}
+
+/// Makes or replaces the webhook of a subscription's own queue, if it is to have
+/// one. A gateway that dies before leaves a queue that gathers: the same PUT
+/// again goes on from there.
+async fn with_webhook(
+    gateway: &Gateway,
+    subscription: &Subscription,
+    settings: Option<&WebhookSettings>,
+) -> Result<Option<WebhookView>, Problem> {
+    match settings {
+        Some(settings) => {
+            let view = gateway
+                .put_owned_webhook(&subscription.queue, settings)
+                .await?;
+            Ok(Some(view))
+        }
+        None if subscription.owns_queue => gateway.owned_webhook(&subscription.queue).await,
+        None => Ok(None),
+    }
 }
 
 fn not_found(name: &QueueName) -> Problem {
@@ -190,10 +158,10 @@ fn refused(topic: &QueueName, refusal: SubscribeRefusal) -> Problem {
         (status = 201, description = "It was made", body = SubscriptionView,
             headers(("ETag" = String, description = "For If-Match"))),
         (status = 404, description = "`topic-not-found`, `queue-not-found`"),
-        (status = 409, description = "`queue-exists`, `changed-meanwhile`"),
+        (status = 409, description = "`queue-exists`, `changed-meanwhile`, `secret-key-missing`"),
         (status = 412, description = "`precondition-failed`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`"),
+        (status = 422, description = "`invalid`, `url-forbidden`, `url-unresolvable`, `url-unusable`"),
     ),
 )]
 pub(crate) async fn put_subscription(
@@ -203,7 +171,7 @@ pub(crate) async fn put_subscription(
     headers: HeaderMap,
     OptionalJson(config): OptionalJson<SubscriptionConfig>,
 ) -> Result<Response, Problem> {
-    let wanted = config.check()?;
+    let (wanted, webhook) = config.check(&gateway).await?;
     let store = gateway.broker.store();
     let put = if precondition::is_conditional(&headers) {
         let old = store.subscription_now(&topic, &name).await?;
@@ -227,7 +195,8 @@ pub(crate) async fn put_subscription(
     if created {
         tracing::info!(%topic, subscription = %name, "subscription created");
     }
-    Ok(answer(put_status(created), &topic, subscription))
+    let webhook = with_webhook(&gateway, &subscription, webhook.as_ref()).await?;
+    Ok(answer(put_status(created), &topic, subscription, webhook))
 }
 
 /// Change a subscription
@@ -251,11 +220,11 @@ pub(crate) async fn put_subscription(
             headers(("ETag" = String, description = "For If-Match"))),
         (status = 404, description = "`topic-not-found`, `subscription-not-found`, \
             `queue-not-found`"),
-        (status = 409, description = "`changed-meanwhile`"),
+        (status = 409, description = "`changed-meanwhile`, `secret-key-missing`"),
         (status = 412, description = "`precondition-failed`"),
         (status = 413, description = "`body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`"),
+        (status = 422, description = "`invalid`, `url-forbidden`, `url-unresolvable`, `url-unusable`"),
     ),
 )]
 pub(crate) async fn patch_subscription(
@@ -272,12 +241,13 @@ pub(crate) async fn patch_subscription(
         let old = gateway.subscription_now(&topic, &name).await?;
         precondition::check(&headers, Some(&etag(&old)))?;
         let config = precondition::patched(&SubscriptionConfig::from(&old), &patch)?;
-        let wanted = config.check()?;
+        let (wanted, webhook) = config.check(&gateway).await?;
         match store.update_subscription(&old, &wanted).await {
             Err(store::Error::Conflict) => {}
             other => {
                 let changed = other?.map_err(|refusal| refused(&topic, refusal))?;
-                return Ok(answer(StatusCode::OK, &topic, changed));
+                let webhook = with_webhook(&gateway, &changed, webhook.as_ref()).await?;
+                return Ok(answer(StatusCode::OK, &topic, changed, webhook));
             }
         }
     }
@@ -304,7 +274,8 @@ pub(crate) async fn get_subscription(
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, Problem> {
     let subscription = gateway.subscription_now(&topic, &name).await?;
-    Ok(answer(StatusCode::OK, &topic, subscription))
+    let webhook = with_webhook(&gateway, &subscription, None).await?;
+    Ok(answer(StatusCode::OK, &topic, subscription, webhook))
 }
 
 /// Delete a subscription
@@ -377,7 +348,7 @@ pub(crate) async fn list_subscriptions(
     let list = SubscriptionList {
         subscriptions: found
             .into_iter()
-            .map(|subscription| SubscriptionView::new(&topic, subscription))
+            .map(|subscription| SubscriptionView::new(&topic, subscription, None))
             .collect(),
         next_cursor,
     };

@@ -8,6 +8,7 @@ mod actions;
 mod answer;
 mod attempts;
 mod config;
+mod owned;
 mod push;
 mod resend;
 mod resource;
@@ -24,10 +25,12 @@ use axum::response::Response;
 
 pub(super) use actions::*;
 pub(super) use attempts::*;
+pub(super) use config::WebhookConfig;
 pub(super) use push::describe as describe_push;
 pub(super) use resend::*;
 pub(super) use resource::*;
 pub(super) use test::*;
+pub(super) use view::WebhookView;
 
 use super::problem::Problem;
 use super::{Gateway, SharedGateway};

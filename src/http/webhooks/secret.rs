@@ -53,7 +53,7 @@ fn unsealable(error: Unsealable) -> Problem {
     Problem::new(StatusCode::CONFLICT, code, error.to_string())
 }
 
-fn key(gateway: &Gateway) -> Result<&SealingKey, Problem> {
+pub(super) fn key(gateway: &Gateway) -> Result<&SealingKey, Problem> {
     gateway.sealing.as_ref().ok_or_else(|| {
         Problem::new(
             StatusCode::CONFLICT,

@@ -97,18 +97,24 @@ pub(super) fn answer(
     webhook: &Webhook,
     secret: Option<String>,
 ) -> Response {
-    let view = WebhookView {
-        queue: queue.clone(),
-        config: (&webhook.settings).into(),
-        status: webhook.status.as_str(),
-        status_reason: webhook.reason.map(crate::domain::DisableReason::as_str),
-        status_since: webhook.status_since,
-        breaker: BreakerView::new(webhook),
-        failing_since: webhook.failing_since,
-        old_secret_until: webhook.old_secret_until,
-        created_at: webhook.created_at,
-        updated_at: webhook.updated_at,
-        secret,
-    };
+    let view = WebhookView::new(queue, webhook, secret);
     precondition::tagged(reply(status, &view), &etag(webhook))
+}
+
+impl WebhookView {
+    pub(super) fn new(queue: &QueueName, webhook: &Webhook, secret: Option<String>) -> Self {
+        Self {
+            queue: queue.clone(),
+            config: (&webhook.settings).into(),
+            status: webhook.status.as_str(),
+            status_reason: webhook.reason.map(crate::domain::DisableReason::as_str),
+            status_since: webhook.status_since,
+            breaker: BreakerView::new(webhook),
+            failing_since: webhook.failing_since,
+            old_secret_until: webhook.old_secret_until,
+            created_at: webhook.created_at,
+            updated_at: webhook.updated_at,
+            secret,
+        }
+    }
 }

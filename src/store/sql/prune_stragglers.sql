@@ -10,18 +10,19 @@ WITH orphans AS MATERIALIZED (
     SELECT s.ctid AS tid
     FROM postrider.stragglers AS s
     WHERE s.touched_at < now() - interval '1 min'
-      AND NOT EXISTS (
-        SELECT FROM postrider.parked AS p
-        WHERE p.queue_id = s.queue_id AND p.message_id = s.message_id)
-      AND NOT EXISTS (
-        SELECT FROM postrider.ready AS r
+      -- With LIMIT a probe a row; NOT EXISTS may become a hash of all queues.
+      AND (
+        SELECT 1 FROM postrider.parked AS p
+        WHERE p.queue_id = s.queue_id AND p.message_id = s.message_id LIMIT 1) IS NULL
+      AND (
+        SELECT 1 FROM postrider.ready AS r
         WHERE r.queue_id = s.queue_id AND r.message_id = s.message_id
-          AND r.position <> r.message_id)
-      AND NOT EXISTS (
-        SELECT FROM postrider.ready AS r
+          AND r.position <> r.message_id LIMIT 1) IS NULL
+      AND (
+        SELECT 1 FROM postrider.ready AS r
         WHERE r.queue_id = s.queue_id AND r.position = s.message_id
           AND r.message_id = s.message_id
-          AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]))
+          AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]) LIMIT 1) IS NULL
     LIMIT $1
 ),
 gone AS (

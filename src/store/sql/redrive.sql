@@ -42,16 +42,18 @@ WITH picked AS MATERIALIZED (
 taken AS (
     DELETE FROM postrider.dead_letters AS d
     WHERE d.ctid = ANY(ARRAY(SELECT tid FROM picked))
-      AND NOT EXISTS (
-        SELECT FROM postrider.parked AS p
-        WHERE p.queue_id = $2 AND p.message_id = d.message_id)
-      AND NOT EXISTS (
-        SELECT FROM postrider.ready AS r
+      -- With LIMIT a probe a row; NOT EXISTS may become a hash of the whole queue.
+      AND (
+        SELECT 1 FROM postrider.parked AS p
+        WHERE p.queue_id = $2 AND p.message_id = d.message_id LIMIT 1) IS NULL
+      AND (
+        SELECT 1 FROM postrider.ready AS r
         WHERE r.queue_id = $2 AND r.position = d.message_id AND r.message_id = d.message_id
-          AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]))
-      AND NOT EXISTS (
-        SELECT FROM postrider.ready AS r
-        WHERE r.queue_id = $2 AND r.message_id = d.message_id AND r.position <> r.message_id)
+          AND r.priority = ANY('{0,1,2,3,4,5,6,7,8,9}'::smallint[]) LIMIT 1) IS NULL
+      AND (
+        SELECT 1 FROM postrider.ready AS r
+        WHERE r.queue_id = $2 AND r.message_id = d.message_id AND r.position <> r.message_id
+        LIMIT 1) IS NULL
     RETURNING d.*
 ),
 ordered AS MATERIALIZED (

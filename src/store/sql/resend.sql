@@ -62,15 +62,16 @@ WITH seen AS MATERIALIZED (
 stored AS (
     INSERT INTO postrider.stragglers
         (queue_id, message_id, touched_at, enqueued_at, body, content_type, headers, key,
-         correlation_id, reply_to, traceparent, tracestate)
+         correlation_id, reply_to, traceparent, tracestate, topic, routing_key)
     SELECT
         $1, seen.message_id, coalesce(seen.touched_at, clock_timestamp()), m.enqueued_at, m.body,
-        m.content_type, m.headers, m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate
+        m.content_type, m.headers, m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate,
+        m.topic, m.routing_key
     FROM seen
     CROSS JOIN LATERAL postrider.body_of($1, seen.message_id, seen.touched_at IS NOT NULL) AS m
     WHERE seen.pushed AND NOT seen.alive
     ORDER BY seen.message_id
-    ON CONFLICT (queue_id, message_id) DO UPDATE SET touched_at = clock_timestamp()
+    ON CONFLICT (queue_id, message_id) DO UPDATE SET rounds = 0, touched_at = clock_timestamp()
         WHERE stragglers.touched_at = excluded.touched_at
     RETURNING message_id
 ),

@@ -147,7 +147,8 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
         ("browse_ready", &["using ready_pkey on ready"]),
         ("browse_parked", &["using parked_by_wake on parked"]),
         ("cancel", &[]),
-        ("redrive", &[]),
+        ("redrive", &["using ready_pkey on ready"]),
+        ("prune_stragglers", &["using ready_pkey on ready"]),
         ("resend", &["using ready_pkey on ready"]),
         ("overflow", &["using ready_pkey on ready"]),
         ("counts", &["using ready_pkey on ready"]),
@@ -163,6 +164,13 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
             assert!(
                 plan.contains(scan),
                 "{name} ({planned:?}) has no {scan}:\n{plan}"
+            );
+        }
+        // A probe a row: a join may read the whole queue to make a hash of it.
+        if matches!(name, "redrive" | "prune_stragglers" | "resend") {
+            assert!(
+                !plan.contains("Anti Join") && !plan.contains("Semi Join"),
+                "{name} ({planned:?}) joins instead of probing:\n{plan}"
             );
         }
         // In order from the index: a sort would read the whole backlog first.

@@ -72,6 +72,36 @@ async fn what_was_delivered_is_sent_again_with_its_id_and_all_of_its_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_through_a_topic_keeps_its_topic_and_routing_key() {
+    let (app, _) = app_with_webhook(json!({})).await;
+    app.put("/v1/topics/shop", json!({}))
+        .await
+        .expect(StatusCode::CREATED);
+    app.put(
+        "/v1/topics/shop/subscriptions/all",
+        json!({"queue": "orders"}),
+    )
+    .await
+    .expect(StatusCode::CREATED);
+    app.post(
+        "/v1/topics/shop/messages",
+        json!({"body": 1, "routing_key": "order.created"}),
+    )
+    .await
+    .expect(StatusCode::CREATED);
+    let first = app.receive_one("orders").await;
+    app.settle("ack", "orders", &[&first["receipt"]], json!({}))
+        .await
+        .expect(StatusCode::OK);
+    let id = first["id"].as_str().unwrap();
+    pushed(&app, id).await;
+    assert_eq!(resend(&app, &[id]).await[0]["ok"], true);
+    let again = app.receive_one("orders").await;
+    assert_eq!(again["topic"], "shop");
+    assert_eq!(again["routing_key"], "order.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_the_queue_is_left_alone() {
     let (app, _) = app_with_webhook(json!({})).await;
     let leased = app.publish("orders", json!({"body": 1})).await;

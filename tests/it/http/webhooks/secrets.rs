@@ -20,7 +20,7 @@ fn spellings(secret: &Value) -> Vec<String> {
     vec![
         text.to_owned(),
         // As Postgres shows bytes, and as Rust does.
-        format!("{:02x?}", bytes).replace([' ', ',', '[', ']'], ""),
+        format!("{bytes:02x?}").replace([' ', ',', '[', ']'], ""),
         format!("{bytes:?}"),
     ]
 }
