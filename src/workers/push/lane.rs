@@ -283,13 +283,13 @@ impl Lane {
         {
             let mut state = self.state();
             state.in_flight += count;
-            state.in_line += count - 1;
+            state.in_line += if limit.is_set() { count - 1 } else { 0 };
         }
         for (index, delivery) in deliveries.into_iter().enumerate() {
             let lane = Arc::clone(self);
             let place = Place(Arc::clone(self));
             // The first one's turn has come.
-            let limit = (index > 0).then(|| limit.clone());
+            let limit = (index > 0 && limit.is_set()).then(|| limit.clone());
             self.context.pushes.spawn(async move {
                 let _place = place;
                 if let Some(mut limit) = limit {

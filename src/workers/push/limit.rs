@@ -37,6 +37,11 @@ impl Limit {
         };
     }
 
+    /// Whether there is one.
+    pub(super) fn is_set(&self) -> bool {
+        self.limiter.is_some()
+    }
+
     /// Waits for a turn, if none is left from before.
     pub(super) async fn take_turn(&mut self) {
         if let Some(limiter) = &self.limiter

@@ -41,7 +41,7 @@ async fn kill_9_in_the_middle_of_a_fan_out_delivers_all_and_little_of_it_twice()
     };
     let first = start();
     let receiver = Receiver::start().await;
-    receiver.usually(Reply::status(204).after(Duration::from_millis(15)));
+    receiver.usually(Reply::status(204).after(Duration::from_millis(60)));
     // Each fails now and then.
     for path in ["/a", "/b"] {
         for _ in 0..20 {
@@ -74,12 +74,13 @@ async fn kill_9_in_the_middle_of_a_fan_out_delivers_all_and_little_of_it_twice()
         let stored = stored["messages"].as_array().unwrap();
         ids.extend(stored.iter().map(|m| m["id"].as_str().unwrap().to_owned()));
     }
-    receiver.wait_for(MESSAGES / 2).await;
+    receiver.wait_for(MESSAGES / 4).await;
+    // Both lanes are the first's, or one is just being handed over.
+    let second = start();
     first.kill();
     let before = receiver.requests().len();
     assert!(before < 2 * MESSAGES, "it was in the middle of it");
 
-    let second = start();
     let url = second.url.clone();
     for name in ["a", "b"] {
         eventually("the queue is empty", async || {

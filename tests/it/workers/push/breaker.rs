@@ -148,6 +148,27 @@ async fn the_next_owner_goes_on_from_the_same_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_is_asked_to_wait_says_nothing_and_another_follows() {
+    let hook = Hook::start(settings(0.2, 4), json!({"max_attempts": 6})).await;
+    for _ in 0..4 {
+        hook.receiver.next(Reply::status(500));
+    }
+    for _ in 0..2 {
+        hook.receiver
+            .next(Reply::with(503, &[("retry-after", "1")], b""));
+    }
+    hook.publish("orders", json!({"body": 1})).await;
+    let requests = hook.receiver.wait_for(7).await;
+    hook.drained().await;
+    for pair in requests[4..].windows(2) {
+        let between = pair[1].at - pair[0].at;
+        assert!(between >= Duration::from_millis(950), "{between:?}");
+    }
+    assert_eq!(requests[6].header("postrider-attempt"), Some("5"));
+    becomes(&hook, "recovering").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_resume_closes_it_at_once() {
     let hook = Hook::start(settings(3600.0, 4), json!({"max_attempts": 20})).await;
     let other = hook.another().await;

@@ -212,3 +212,28 @@ async fn a_webhook_made_anew_has_nothing_of_the_one_before() {
     let delivered = attempts(&hook, "orders", "status=delivered").await;
     assert!(delivered.len() <= 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_deleted_under_load_ends_its_pushes_and_harms_no_other() {
+    let hook = Hook::start(json!({"max_in_flight": 20}), json!({})).await;
+    let slow = Reply::status(204).after(Duration::from_millis(50));
+    hook.receiver.usually(slow);
+    hook.publish_many(500).await;
+    hook.receiver.wait_for(40).await;
+    hook.delete("/v1/queues/orders")
+        .await
+        .expect(StatusCode::NO_CONTENT);
+    let url = hook.receiver.url("/other");
+    super::hook(&hook, "other", &url, json!({}), json!({})).await;
+    publish_many(&hook, "other", 20).await;
+    drained(&hook, "other").await;
+    // Under its name there may be another, which gets nothing of the old.
+    let url = hook.receiver.url("/again");
+    super::hook(&hook, "orders", &url, json!({}), json!({})).await;
+    publish_many(&hook, "orders", 20).await;
+    drained(&hook, "orders").await;
+    let requests = hook.receiver.requests();
+    let on = |path: &str| requests.iter().filter(|r| r.path == path).count();
+    assert_eq!((on("/other"), on("/again")), (20, 20));
+    assert!(on("/hook") < 200, "{}", on("/hook"));
+}

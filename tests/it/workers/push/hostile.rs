@@ -69,8 +69,8 @@ async fn what_hostile_endpoints_send_ends_within_the_timeout() {
             .json();
         let letters = list["dead_letters"].as_array().unwrap();
         assert_eq!(letters.len(), 1, "{path}");
-        let last = letters[0]["last_error"].as_str().unwrap();
-        assert!(!last.is_empty() && last.contains(error), "{path}: {last}");
+        let kept = letters[0]["last_error"].as_str().unwrap();
+        assert!(!kept.is_empty() && kept.contains(error), "{path}: {kept}");
         let attempts = super::attempts(&hook, &name, "status=failed").await;
         assert_eq!(attempts.len(), 1, "{path}");
         let took = attempts[0]["duration_seconds"].as_f64().unwrap();

@@ -100,14 +100,14 @@ pub(super) async fn hook(
     let mut settings = json!({
         "backoff": {"initial_seconds": 0, "max_seconds": 60},
     });
-    merge(&mut settings, queue);
+    merge(&mut settings, &queue);
     gateway.queue(name, settings).await;
     let mut settings = json!({
         "url": url,
         "timeout_seconds": 20,
         "circuit_breaker": {"failure_rate": 1, "window": 1000, "min_calls": 1000},
     });
-    merge(&mut settings, webhook);
+    merge(&mut settings, &webhook);
     let made = gateway
         .put(&format!("/v1/queues/{name}/webhook"), settings)
         .await
@@ -115,7 +115,7 @@ pub(super) async fn hook(
     made["secret"].as_str().unwrap().to_owned()
 }
 
-fn merge(settings: &mut Value, more: Value) {
+fn merge(settings: &mut Value, more: &Value) {
     let more = more.as_object().cloned().unwrap_or_default();
     settings.as_object_mut().unwrap().extend(more);
 }
