@@ -2,7 +2,7 @@
 -- message and who consumes it. $2, $3: priorities and watermarks, as in
 -- claim.sql.
 --
--- Index: queue_counts_pkey; ready_pkey's head a priority; parked_by_wake for
+-- Index: queue_counts_pkey; ready_pkey's head a priority; parked_pkey for
 -- at most 10,000 rows. So a deep backlog costs nothing.
 SELECT
     greatest(c.ready, 0) AS ready,
@@ -30,7 +30,6 @@ SELECT
             SELECT parked.token
             FROM postrider.parked
             WHERE parked.queue_id = $1 AND c.leased > 0
-            ORDER BY parked.wake_at
             LIMIT 10000
         ) AS lease
         WHERE lease.token <> 0

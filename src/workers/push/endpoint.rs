@@ -90,12 +90,7 @@ impl Lane {
     }
 
     /// Gives a message back, as [`decide`](crate::domain::decide) says.
-    pub(super) async fn settle(
-        &self,
-        lease: Lease,
-        failure: Failure,
-        error: Option<String>,
-    ) {
+    pub(super) async fn settle(&self, lease: Lease, failure: Failure, error: Option<String>) {
         let broker = &self.context.broker;
         let settled = async {
             // A queue that is gone has nothing to decide.

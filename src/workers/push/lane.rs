@@ -14,9 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::limit::{self, Limit};
 use super::{Context, Target};
 use crate::batch::Wait;
-use crate::domain::{
-    Breaker, Call, Failure, Seconds, WebhookSettings,
-};
+use crate::domain::{Breaker, Call, Failure, Seconds, WebhookSettings};
 use crate::store::{self, Delivery, Receiver};
 
 /// How long a claim waits for messages before it asks again.

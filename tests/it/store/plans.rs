@@ -234,3 +234,33 @@ async fn hot_statements_use_their_indexes_whatever_the_statistics_say() {
     execute(&database, "ANALYZE postrider.ready, postrider.parked").await;
     check_anew(&database).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_made_while_little_is_parked_finds_leases_by_their_message() {
+    let database = Database::migrated().await;
+    for left in [0, 1] {
+        // What statistics say in the middle of a busy minute: a vacuum that came
+        // when nearly all leases were acked, and an index that is large and empty.
+        for statement in [
+            "TRUNCATE postrider.parked".to_owned(),
+            "INSERT INTO postrider.parked (queue_id, message_id, wake_at, expires_at, priority)
+             SELECT 1000, n, now() + interval '1 hour', now() + interval '1 day', 0
+             FROM generate_series(1, 100000) AS n"
+                .to_owned(),
+            format!("DELETE FROM postrider.parked WHERE message_id > {left}"),
+            "VACUUM ANALYZE postrider.parked".to_owned(),
+        ] {
+            execute(&database, statement).await;
+        }
+        let mut connection = database.connect().await;
+        let session = format!("{SESSION}; SET plan_cache_mode = 'force_generic_plan'");
+        run(&mut connection, session).await;
+        for name in ["ack", "settle", "extend", "late"] {
+            let plan = plan(&mut connection, name, Planned::Generic).await;
+            assert!(
+                plan.contains("using parked_pkey on parked") && !plan.contains("parked_by_wake"),
+                "{name} looks through its whole queue:\n{plan}"
+            );
+        }
+    }
+}
