@@ -26,7 +26,7 @@ impl Bench {
             lanes.stop().await?;
             // A receiver knows when a push came, not since when it waited.
             let line = Line::number(what, rate.per_second, "/s").with_cores(rate.cpu);
-            self.add(line.with(Target::at_least("/s", rate.per_second, 3000.0)));
+            self.add(line.with(Target::at_least("", rate.per_second, 3000.0)));
         }
         let what = "pushes to 9 webhooks, a tenth hanging";
         if self.wants(what) {
