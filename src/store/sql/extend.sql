@@ -16,7 +16,8 @@ found AS MATERIALIZED (
         WHERE parked.queue_id = input.queue_id
           AND parked.message_id = input.message_id
           AND parked.token = input.token
-          AND parked.wake_at > now()
+          -- Not a plain comparison, which parked_by_wake could be used for.
+          AND (parked.wake_at > now()) IS TRUE
         LIMIT 1
     ) AS lease
 )
