@@ -4,11 +4,12 @@
 --
 -- The share is exact: of n lanes and g gateways each has n / g, and the first
 -- n % g of them, by id, one more. A gateway that has too much (another has come)
--- does not renew the last of its lanes: it has until owner_until to end what is
--- on its way there ("leaving"), and nobody has the lane meanwhile but it.
+-- lets the last of its lanes go: it is to end what is on its way there
+-- ("leaving"), and nobody has the lane meanwhile but it. While something is ($3,
+-- the queues where so), the lane is renewed, else the next gateway would send as
+-- many again beside it; otherwise it runs out.
 --
--- A paused or disabled webhook's lane is told to its owner until it runs out,
--- and not renewed.
+-- So is a paused or disabled webhook's lane.
 --
 -- Index: webhooks_by_owner, webhooks_active. What is locked by somebody else is
 -- not taken; what is ours is waited for, in order of queue, else a change of the
@@ -58,6 +59,14 @@ free AS MATERIALIZED (
         FROM share LEFT JOIN ranked ON true
         GROUP BY share.n)
     FOR UPDATE OF w SKIP LOCKED
+),
+ending AS (
+    UPDATE postrider.webhooks AS w
+    SET owner_until = now() + interval '10 s'
+    WHERE w.queue_id = ANY(ARRAY(
+        SELECT ranked.queue_id
+        FROM ranked
+        WHERE NOT ranked.keeps AND ranked.queue_id = ANY($3::bigint[])))
 ),
 owned AS (
     UPDATE postrider.webhooks AS w

@@ -34,7 +34,8 @@ pub struct Lane {
 
 impl Store {
     /// Renews the lanes that this gateway owns and takes its share of those that
-    /// nobody does; at most `most` in all. A lane that it had and that is not
+    /// nobody does; at most `most` in all. A lane that it has to give up stays its
+    /// own as long as it is among the `busy`, where pushes are on their way. A lane that it had and that is not
     /// among the answers is lost: nothing may be pushed on it any more.
     ///
     /// Says too that this gateway lives: before the first heartbeat, or between
@@ -42,10 +43,16 @@ impl Store {
     ///
     /// # Errors
     /// Any; whether lanes were taken is then not known, and they run out.
-    pub async fn own_lanes(&self, gateway_id: i64, most: u32) -> Result<Vec<Lane>, Error> {
+    pub async fn own_lanes(
+        &self,
+        gateway_id: i64,
+        most: u32,
+        busy: &[i64],
+    ) -> Result<Vec<Lane>, Error> {
         let rows = sqlx::query(OWN_LANES)
             .bind(gateway_id)
             .bind(i64::from(most))
+            .bind(busy)
             .fetch_all(&self.pool)
             .await?;
         rows.iter()

@@ -160,6 +160,11 @@ impl Lane {
         }
     }
 
+    /// Whether pushes are on their way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.state().in_flight > 0
+    }
+
     /// The database's time, milliseconds since 1970.
     pub(super) fn now_ms(&self) -> i64 {
         self.state().ownership.now_ms()

@@ -108,7 +108,13 @@ async fn supervise(context: Arc<Context>, tracker: TaskTracker, stop: Cancellati
             () = stop.cancelled() => break,
         }
         let asked = Instant::now();
-        let owned = within_deadline(context.broker.store().own_lanes(context.gateway_id, MOST));
+        let store = context.broker.store();
+        let busy: Vec<i64> = lanes
+            .iter()
+            .filter(|(_, running)| running.lane.is_busy())
+            .map(|(queue_id, _)| *queue_id)
+            .collect();
+        let owned = within_deadline(store.own_lanes(context.gateway_id, MOST, &busy));
         // While the database is away no lane is renewed, and none pushes.
         if let Some(owned) = health.note(owned.await) {
             assign(&context, &mut lanes, owned, asked, &tracker, &stop);

@@ -36,7 +36,7 @@ async fn webhooks(count: usize) -> (Database, Store, Vec<i64>) {
 }
 
 async fn own(store: &Store, gateway: i64) -> Vec<Lane> {
-    store.own_lanes(gateway, 1000).await.unwrap()
+    store.own_lanes(gateway, 1000, &[]).await.unwrap()
 }
 
 /// The lanes that a gateway may let new pushes through on.
@@ -163,7 +163,7 @@ async fn a_gateway_that_never_asks_has_no_share_and_nobody_has_more_than_it_want
     let (_database, store, ids) = webhooks(4).await;
     // It lives, but has no key to the secrets.
     store.heartbeat(3, &HashMap::new()).await.unwrap();
-    assert_eq!(store.own_lanes(1, 2).await.unwrap().len(), 2);
+    assert_eq!(store.own_lanes(1, 2, &[]).await.unwrap().len(), 2);
     assert_eq!(kept(&own(&store, 1).await).len(), ids.len());
 }
 
@@ -322,4 +322,29 @@ async fn a_paused_webhook_is_not_probed() {
             .await
             .unwrap()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_is_given_up_stays_its_owners_while_pushes_are_on_their_way() {
+    let (database, store, ids) = webhooks(2).await;
+    own(&store, 1).await;
+    own(&store, 2).await;
+    let busy = [ids[1]];
+    let almost_over = "UPDATE postrider.webhooks
+        SET owner_until = now() + interval '1 s' WHERE owner = 1";
+    execute(&database, almost_over).await;
+    let first = store.own_lanes(1, 1000, &busy).await.unwrap();
+    assert_eq!(kept(&first), BTreeSet::from([ids[0]]));
+    assert!(first[1].leaving);
+    let renewed = "SELECT count(*) FROM postrider.webhooks
+        WHERE owner = 1 AND owner_until > now() + interval '8 s'";
+    assert_eq!(number(&database, renewed).await, 2);
+    assert!(own(&store, 2).await.is_empty());
+
+    // Once they have ended, it runs out.
+    execute(&database, almost_over).await;
+    own(&store, 1).await;
+    assert_eq!(number(&database, renewed).await, 1);
+    execute(&database, format!("{RUN_OUT} 1 AND queue_id = {}", ids[1])).await;
+    assert_eq!(kept(&own(&store, 2).await), BTreeSet::from([ids[1]]));
 }

@@ -237,3 +237,33 @@ async fn a_queue_deleted_under_load_ends_its_pushes_and_harms_no_other() {
     assert_eq!((on("/other"), on("/again")), (20, 20));
     assert!(on("/hook") < 200, "{}", on("/hook"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_with_slow_pushes_on_their_way_keeps_its_bound_while_it_goes_over() {
+    let app = App::start().await;
+    let mut receivers = Vec::new();
+    for n in 0..2 {
+        let receiver = Receiver::start().await;
+        // Longer than an owner has its lane without renewing it.
+        receiver.usually(Reply::status(204).after(Duration::from_secs(13)));
+        let settings = json!({"max_in_flight": 2});
+        hook(
+            &app,
+            &format!("q{n}"),
+            &receiver.url("/"),
+            settings,
+            json!({}),
+        )
+        .await;
+        publish_many(&app, &format!("q{n}"), 3).await;
+        receiver.wait_for(2).await;
+        receivers.push(receiver);
+    }
+    let _other = app.another().await;
+    for receiver in &receivers {
+        receiver.wait_for(3).await;
+        assert_eq!(receiver.most_at_once(), 2);
+    }
+    let owners = "SELECT count(DISTINCT owner) FROM postrider.webhooks";
+    assert_eq!(crate::store::number(&app.database, owners).await, 2);
+}
