@@ -28,5 +28,5 @@ WHERE parked.ctid = ANY(ARRAY(SELECT tid FROM found))
   AND input.queue_id = parked.queue_id
   AND input.message_id = parked.message_id
   AND input.token = parked.token
-  AND parked.wake_at > now()
+  AND (parked.wake_at > now()) IS TRUE
 RETURNING parked.queue_id, parked.message_id, parked.token, parked.wake_at
