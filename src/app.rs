@@ -232,6 +232,7 @@ impl App {
         let options = workers::Options {
             gateway_id,
             backlog_high: config.backlog_high,
+            push_attempt_days: config.push_attempt_days,
             outbound: sealing.clone().map(|key| workers::Outbound {
                 pusher: Arc::clone(&pusher),
                 key,

@@ -148,6 +148,13 @@ pub struct Config {
     )]
     pub backlog_high: i64,
 
+    /// Days that the attempts of pushes to webhooks are kept
+    #[arg(
+        long, global = true, env = "POSTRIDER_PUSH_ATTEMPT_DAYS", default_value_t = 30,
+        value_name = "DAYS", value_parser = clap::value_parser!(i64).range(1..=3650)
+    )]
+    pub push_attempt_days: i64,
+
     /// What to log: a level (error, warn, info, debug, trace) or a filter such
     /// as `info,postrider::http=debug`
     #[arg(

@@ -10,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::receivers::Receivers;
-use super::{Batcher, Bounds, DueSchedule, Events, Hints, Wait, Weigh};
+use super::requests::{ACKS, Acks, Extends, PUBLISHES, SETTLES, Settles};
+use super::{Batcher, DueSchedule, Events, Hints, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
-    Delivery, Error, Fate, Fed, Publish, PublishResult, PublishTopic, PublishTopicResult,
-    PushRecord, Queue, Receiver, Settle, Settled, Store,
+    Delivery, Error, Fate, Fed, Overflowed, Publish, PublishResult, PublishTopic,
+    PublishTopicResult, PushRecord, Queue, Receiver, Settle, Settled, Store,
 };
 
 /// The hot paths of one gateway.
@@ -29,7 +30,7 @@ pub struct Broker {
     receivers: Arc<Receivers>,
     due: Arc<DueSchedule>,
     hints: Arc<Hints>,
-    events: Events,
+    events: Arc<Events>,
     pushes: Batcher<PushRecord, ()>,
     webhooks_changed: Notify,
 }
@@ -45,96 +46,14 @@ pub struct Settling {
     pub error: Option<String>,
 }
 
-#[derive(Debug)]
-struct Acks(Vec<Lease>);
-#[derive(Debug)]
-struct Settles(Vec<Settle>);
-#[derive(Debug)]
-struct Extends(Vec<(Lease, Seconds)>);
-
-/// What a message weighs besides its body: its fields and channel.
-const OVERHEAD: usize = 512;
-
-impl Weigh for Publish {
-    fn rows(&self) -> usize {
-        self.messages.len()
-    }
-    fn bytes(&self) -> usize {
-        self.messages
-            .iter()
-            .map(|m| m.content.body.len() + OVERHEAD)
-            .sum()
-    }
-}
-
-impl Weigh for PublishTopic {
-    fn rows(&self) -> usize {
-        self.messages.iter().map(|m| 1 + m.queues()).sum()
-    }
-    fn bytes(&self) -> usize {
-        self.messages
-            .iter()
-            .map(|m| m.message.content.body.len() + OVERHEAD + m.queues() * size_of::<i64>())
-            .sum()
-    }
-}
-
-impl Weigh for PushRecord {
-    fn rows(&self) -> usize {
-        1
-    }
-    fn bytes(&self) -> usize {
-        self.answer.len() + OVERHEAD
-    }
-}
-
-macro_rules! weigh_by_number {
-    ($($name:ident),+) => {$(
-        impl Weigh for $name {
-            fn rows(&self) -> usize {
-                self.0.len()
-            }
-            fn bytes(&self) -> usize {
-                self.0.len() * OVERHEAD
-            }
-        }
-    )+};
-}
-weigh_by_number!(Acks, Settles, Extends);
-
-/// One writer for small batches: a second would send while the first is
-/// flushed, but halve the batches and so double what statements cost besides
-/// their rows (about 170 µs of processor time beside 13 µs a row). On 2 cores 64
-/// connections publish 33,000/s with one and 27,000/s with two. For large ones
-/// the second is worth it: batches of 100 go from 49,000/s to 90,000/s.
-const PUBLISHES: Bounds = Bounds {
-    writers: 2,
-    alongside: 100,
-    rows: 1000,
-    bytes: 4 * 1024 * 1024,
-    waiting_bytes: 64 * 1024 * 1024,
-};
-const ACKS: Bounds = Bounds {
-    writers: 2,
-    alongside: 100,
-    rows: 2000,
-    bytes: usize::MAX,
-    waiting_bytes: 16 * 1024 * 1024,
-};
-/// The rare ends of a lease need less.
-const SETTLES: Bounds = Bounds {
-    writers: 1,
-    alongside: 0,
-    rows: 1000,
-    ..ACKS
-};
-
 impl Broker {
     /// Starts the writers.
     #[must_use]
     pub fn start(store: &Store, tracker: &TaskTracker, stop: &CancellationToken) -> Self {
         let due = Arc::<DueSchedule>::default();
         let hints = Arc::<Hints>::default();
+        let events = Arc::<Events>::default();
+        let (publish_events, topic_events) = (Arc::clone(&events), Arc::clone(&events));
         let receivers = Arc::new(Receivers::new(
             store.clone(),
             tracker.clone(),
@@ -152,16 +71,23 @@ impl Broker {
             store: store.clone(),
             publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
                 let store = publish_store.clone();
-                async move { store.publish(&items).await }
+                let events = Arc::clone(&publish_events);
+                async move {
+                    let (results, overflowed) = store.publish(&items).await?;
+                    tell_of(&overflowed, &events);
+                    Ok(results)
+                }
             }),
             topic_publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
-                let (store, receivers, due) = (
+                let (store, receivers, due, events) = (
                     topic_store.clone(),
                     Arc::clone(&feeding),
                     Arc::clone(&fed_later),
+                    Arc::clone(&topic_events),
                 );
                 async move {
-                    let (results, fed) = store.publish_topic(&items).await?;
+                    let (results, fed, overflowed) = store.publish_topic(&items).await?;
+                    tell_of(&overflowed, &events);
                     // Once for all requests, which may have queues in common.
                     for Fed {
                         queue_id,
@@ -206,7 +132,7 @@ impl Broker {
             receivers,
             due,
             hints,
-            events: Events::default(),
+            events,
             pushes: Batcher::start(
                 tracker,
                 stop,
@@ -411,6 +337,14 @@ impl Broker {
     /// Sends waiting receivers away, for shutdown.
     pub fn close(&self) {
         self.receivers.close();
+    }
+}
+
+/// Dead letters for want of room.
+fn tell_of(overflowed: &[Overflowed], events: &Events) {
+    for queue in overflowed.iter().filter(|queue| !queue.dead.is_empty()) {
+        let reason = DeadReason::Overflow.as_str();
+        events.add(queue.queue_id, Event::dead_lettered(reason, &queue.dead));
     }
 }
 

@@ -15,6 +15,7 @@ mod due;
 mod events;
 mod hints;
 mod receivers;
+mod requests;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;

@@ -90,7 +90,7 @@ pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::Error;
 pub use gateways::Announcements;
-pub use publish::{Publish, PublishResult, Published, Refusal};
+pub use publish::{Overflowed, Publish, PublishResult, Published, Refusal};
 pub use publish_topic::{
     Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
 };

@@ -162,14 +162,15 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// Drops the days of dedup ids and attempts that are over.
+    /// Drops the days of dedup ids and attempts that are over; those of pushes
+    /// after `push_attempt_days`.
     ///
     /// # Errors
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
-    pub async fn drop_days(&self) -> Result<(), Error> {
+    pub async fn drop_days(&self, push_attempt_days: i64) -> Result<(), Error> {
         self.drop_days_of("dedup", DEDUP_DAYS).await?;
         self.drop_days_of("attempts", ATTEMPT_DAYS).await?;
-        self.drop_days_of("push_attempts", ATTEMPT_DAYS).await
+        self.drop_days_of("push_attempts", push_attempt_days).await
     }
 
     /// Drops the partitions of messages that nothing points into, after moving

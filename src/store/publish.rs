@@ -50,6 +50,15 @@ pub enum Refusal {
     },
 }
 
+/// What a publish made a `drop_oldest` queue give up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overflowed {
+    /// The queue.
+    pub queue_id: i64,
+    /// Those that are dead letters now.
+    pub dead: Vec<i64>,
+}
+
 /// One request's result.
 pub type PublishResult = Result<Vec<Published>, Refusal>;
 
@@ -63,7 +72,10 @@ impl Store {
     ///
     /// # Errors
     /// Any; whether the messages were stored is then not known.
-    pub async fn publish(&self, requests: &[Publish]) -> Result<Vec<PublishResult>, Error> {
+    pub async fn publish(
+        &self,
+        requests: &[Publish],
+    ) -> Result<(Vec<PublishResult>, Vec<Overflowed>), Error> {
         let full = self.full_queues(requests).await?;
         let mut columns = Columns::default();
         for (request, full) in requests.iter().zip(&full) {
@@ -100,8 +112,8 @@ impl Store {
             })
             .filter_map(|(request, _)| Some((request.queue.id, request.queue.settings.max_ready?)))
             .collect();
-        self.drop_overflow(bounds).await;
-        Ok(results)
+        let overflowed = self.drop_overflow(bounds).await;
+        Ok((results, overflowed))
     }
 
     /// What became of each row, in order; `None` if its queue is gone.
@@ -249,26 +261,36 @@ impl Store {
 
     /// Gives up the oldest messages of `drop_oldest` queues that a publish has
     /// made too full. If the gateway dies before, the next publish does it.
-    pub(super) async fn drop_overflow(&self, bounds: HashMap<i64, u64>) {
-        if bounds.is_empty() {
-            return;
-        }
-        if let Err(error) = self.drop_excess(&bounds).await {
+    pub(super) async fn drop_overflow(&self, bounds: HashMap<i64, u64>) -> Vec<Overflowed> {
+        let mut overflowed = Vec::new();
+        if !bounds.is_empty()
+            && let Err(error) = self.drop_excess(&bounds, &mut overflowed).await
+        {
             // The messages are stored, which is what the answer promises.
             tracing::warn!(%error, "a full queue keeps its oldest messages until the next publish");
         }
+        overflowed
     }
 
-    async fn drop_excess(&self, bounds: &HashMap<i64, u64>) -> Result<(), Error> {
+    async fn drop_excess(
+        &self,
+        bounds: &HashMap<i64, u64>,
+        overflowed: &mut Vec<Overflowed>,
+    ) -> Result<(), Error> {
         let ids: Vec<i64> = bounds.keys().copied().collect();
         for (queue_id, ready) in self.ready_counts(&ids).await? {
             let excess = ready.saturating_sub(bounds[&queue_id]);
             if excess > 0 {
-                sqlx::query(OVERFLOW)
+                let rows = sqlx::query(OVERFLOW)
                     .bind(queue_id)
                     .bind(i64::try_from(excess).unwrap_or(i64::MAX))
-                    .execute(&self.hot)
+                    .fetch_all(&self.hot)
                     .await?;
+                let dead: Result<Vec<i64>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+                overflowed.push(Overflowed {
+                    queue_id,
+                    dead: dead?,
+                });
             }
         }
         Ok(())

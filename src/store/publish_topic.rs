@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::{place, sparse};
+use super::publish::{Overflowed, place, sparse};
 use super::topology::{Binding, Route};
 use super::{Error, Store, Topology, statements};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
@@ -99,7 +99,7 @@ impl Store {
     pub async fn publish_topic(
         &self,
         requests: &[PublishTopic],
-    ) -> Result<(Vec<PublishTopicResult>, Vec<Fed>), Error> {
+    ) -> Result<(Vec<PublishTopicResult>, Vec<Fed>, Vec<Overflowed>), Error> {
         let full = self.full_targets(requests).await?;
         let mut columns = Columns::default();
         for (request, full) in requests.iter().zip(&full) {
@@ -140,8 +140,8 @@ impl Store {
             .filter(|binding| binding.overflow == Overflow::DropOldest)
             .filter_map(|binding| Some((binding.queue_id, binding.max_ready?)))
             .collect();
-        self.drop_overflow(bounds).await;
-        Ok((results, fed))
+        let overflowed = self.drop_overflow(bounds).await;
+        Ok((results, fed, overflowed))
     }
 
     /// For each request, whether a queue that it goes to has no room for it.

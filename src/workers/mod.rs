@@ -43,6 +43,8 @@ pub struct Options {
     pub gateway_id: i64,
     /// Messages in a queue without `max_ready` that are too many.
     pub backlog_high: i64,
+    /// Days that attempts of pushes are kept.
+    pub push_attempt_days: i64,
     /// What pushing takes; `None`: this gateway does not push.
     pub outbound: Option<Outbound>,
     /// Pushes on their way, which end by themselves once `stop` is cancelled.
@@ -60,6 +62,7 @@ pub fn start(
     let Options {
         gateway_id,
         backlog_high,
+        push_attempt_days,
         outbound,
         pushes,
     } = options;
@@ -69,7 +72,7 @@ pub fn start(
     events::start(broker, backlog_high, tracker, stop);
     promote::start(broker, tracker, stop);
     peers::start(broker, gateway_id, tracker, stop);
-    upkeep::start(broker, tracker, stop);
+    upkeep::start(broker, push_attempt_days, tracker, stop);
 }
 
 /// The longest that an iteration may take. Statements end by themselves after

@@ -20,10 +20,18 @@ const DEAD_ROWS: i64 = 50_000;
 /// no statement.
 const RAISE: Duration = Duration::from_millis(100);
 
+/// How often days that are over are looked for.
+const DAYS: Duration = Duration::from_mins(10);
+
 /// Dead letters put back by one round of the retry.
 const RETRIES: i64 = 1000;
 
-pub(super) fn start(broker: &Arc<Broker>, tracker: &TaskTracker, stop: &CancellationToken) {
+pub(super) fn start(
+    broker: &Arc<Broker>,
+    push_attempt_days: i64,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
     let run_each = |period, name, work: fn(Arc<Broker>) -> BoxedWork| {
         let broker = Arc::clone(broker);
         tracker.spawn(every(period, name, stop.clone(), move || {
@@ -36,9 +44,11 @@ pub(super) fn start(broker: &Arc<Broker>, tracker: &TaskTracker, stop: &Cancella
     run(5, "retry", |broker| Box::pin(retry(broker)));
     run(5, "rotate", |broker| Box::pin(make_partitions(broker)));
     run(10, "drop", |broker| Box::pin(drop_partitions(broker)));
-    run(600, "drop-days", |broker| {
-        Box::pin(async move { broker.store().drop_days().await })
-    });
+    let dropping = Arc::clone(broker);
+    tracker.spawn(every(DAYS, "drop-days", stop.clone(), move || {
+        let broker = Arc::clone(&dropping);
+        async move { broker.store().drop_days(push_attempt_days).await }
+    }));
     run(30, "prune", |broker| Box::pin(prune(broker)));
     run_each(RAISE, "raise", |broker| Box::pin(raise(broker)));
     run(60, "sweep", |broker| Box::pin(sweep(broker)));

@@ -34,7 +34,7 @@ kept AS (
         OFFSET 0
     ) AS queue
     CROSS JOIN LATERAL postrider.body_of(taken.queue_id, taken.message_id, taken.straggler) AS m
-    RETURNING queue_id
+    RETURNING message_id
 ),
 counted AS (
     INSERT INTO postrider.tallies (queue_id, ready, dead, dead_lettered, removed)
@@ -42,4 +42,4 @@ counted AS (
     FROM (SELECT (SELECT count(*) FROM taken) AS n, (SELECT count(*) FROM kept) AS kept_n) AS t
     WHERE n > 0
 )
-SELECT count(*) AS dropped FROM taken
+SELECT message_id FROM kept

@@ -294,7 +294,7 @@ async fn publishing_past_the_last_partition_makes_the_next() {
         messages: Arc::new(vec![message(1); 1000]),
     };
     for _ in 0..15 {
-        let results = store.publish(std::slice::from_ref(&batch)).await.unwrap();
+        let (results, _) = store.publish(std::slice::from_ref(&batch)).await.unwrap();
         assert_eq!(results[0].as_ref().unwrap().len(), 1000);
     }
     let wish = Receiver {

@@ -38,7 +38,7 @@ async fn a_day_of_attempts_is_dropped_whole_after_thirty_days() {
             END $$"
         );
         execute(&database, sql).await;
-        store.drop_days().await.unwrap();
+        store.drop_days(30).await.unwrap();
         let there = format!(
             "SELECT count(*) FROM pg_class
              WHERE relname = 'push_attempts_' || to_char({day}, 'YYYYMMDD')"

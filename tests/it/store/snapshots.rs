@@ -113,7 +113,7 @@ async fn publish(store: &Store, queue: &Arc<Queue>, count: usize) {
         queue: Arc::clone(queue),
         messages: Arc::new(messages.collect()),
     };
-    let results = store.publish(&[batch]).await.unwrap();
+    let (results, _) = store.publish(&[batch]).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap().len(), count);
 }
 

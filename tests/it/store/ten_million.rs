@@ -58,7 +58,7 @@ async fn live_through(store: &Store) {
         queue: Arc::clone(&queue),
         messages: Arc::new(vec![message(1); 1000]),
     };
-    let results = store.publish(&[batch]).await.unwrap();
+    let (results, _) = store.publish(&[batch]).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap().len(), 1000);
     assert_eq!(store.with_ready(&[queue.id]).await.unwrap(), [queue.id]);
     let wish = Receiver {

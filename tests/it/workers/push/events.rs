@@ -136,3 +136,24 @@ async fn what_befalls_the_queues_of_events_causes_none() {
     let events = "SELECT count(*) FROM postrider.messages WHERE topic = 'system.events'";
     assert_eq!(number(&app.database, events).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_given_up_for_want_of_room_are_told() {
+    let app = App::start().await;
+    app.queue("full", json!({"max_ready": 2, "overflow": "drop_oldest"}))
+        .await;
+    alerts(&app, json!({})).await;
+    let oldest = app.publish("full", json!({"body": 1})).await;
+    for body in 2..=3 {
+        app.publish("full", json!({"body": body})).await;
+    }
+    loop {
+        let event = event(&app).await;
+        // Two of two are a backlog, too.
+        if event["event"] == "message.dead_lettered" {
+            assert_eq!(event["reason"], "overflow");
+            assert_eq!(event["message_ids"], json!([oldest]));
+            return;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What goes through the batchers: how much room each request takes, and the
+//! bounds of each batcher.
+
+use super::{Bounds, Weigh};
+use crate::domain::{Lease, Seconds};
+use crate::store::{Publish, PublishTopic, PushRecord, Settle};
+
+#[derive(Debug)]
+pub(super) struct Acks(pub(super) Vec<Lease>);
+#[derive(Debug)]
+pub(super) struct Settles(pub(super) Vec<Settle>);
+#[derive(Debug)]
+pub(super) struct Extends(pub(super) Vec<(Lease, Seconds)>);
+
+/// What a message weighs besides its body: its fields and channel.
+const OVERHEAD: usize = 512;
+
+impl Weigh for Publish {
+    fn rows(&self) -> usize {
+        self.messages.len()
+    }
+    fn bytes(&self) -> usize {
+        self.messages
+            .iter()
+            .map(|m| m.content.body.len() + OVERHEAD)
+            .sum()
+    }
+}
+
+impl Weigh for PublishTopic {
+    fn rows(&self) -> usize {
+        self.messages.iter().map(|m| 1 + m.queues()).sum()
+    }
+    fn bytes(&self) -> usize {
+        self.messages
+            .iter()
+            .map(|m| m.message.content.body.len() + OVERHEAD + m.queues() * size_of::<i64>())
+            .sum()
+    }
+}
+
+impl Weigh for PushRecord {
+    fn rows(&self) -> usize {
+        1
+    }
+    fn bytes(&self) -> usize {
+        self.answer.len() + OVERHEAD
+    }
+}
+
+macro_rules! weigh_by_number {
+    ($($name:ident),+) => {$(
+        impl Weigh for $name {
+            fn rows(&self) -> usize {
+                self.0.len()
+            }
+            fn bytes(&self) -> usize {
+                self.0.len() * OVERHEAD
+            }
+        }
+    )+};
+}
+weigh_by_number!(Acks, Settles, Extends);
+
+/// One writer for small batches: a second would send while the first is
+/// flushed, but halve the batches and so double what statements cost besides
+/// their rows (about 170 µs of processor time beside 13 µs a row). On 2 cores 64
+/// connections publish 33,000/s with one and 27,000/s with two. For large ones
+/// the second is worth it: batches of 100 go from 49,000/s to 90,000/s.
+pub(super) const PUBLISHES: Bounds = Bounds {
+    writers: 2,
+    alongside: 100,
+    rows: 1000,
+    bytes: 4 * 1024 * 1024,
+    waiting_bytes: 64 * 1024 * 1024,
+};
+pub(super) const ACKS: Bounds = Bounds {
+    writers: 2,
+    alongside: 100,
+    rows: 2000,
+    bytes: usize::MAX,
+    waiting_bytes: 16 * 1024 * 1024,
+};
+/// The rare ends of a lease need less.
+pub(super) const SETTLES: Bounds = Bounds {
+    writers: 1,
+    alongside: 0,
+    rows: 1000,
+    ..ACKS
+};
