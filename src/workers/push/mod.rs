@@ -100,9 +100,7 @@ async fn supervise(context: Arc<Context>, tracker: TaskTracker, stop: Cancellati
             // A user of this gateway changed something.
             () = context.broker.webhooks_changed().notified() => {}
             _ = save.tick() => {
-                for running in lanes.values() {
-                    running.lane.save_if_counted().await;
-                }
+                save_all(&lanes).await;
                 continue;
             }
             () = stop.cancelled() => break,
@@ -122,9 +120,7 @@ async fn supervise(context: Arc<Context>, tracker: TaskTracker, stop: Cancellati
     }
     // The others need not wait until it runs out.
     context.pushes.wait().await;
-    for running in lanes.values() {
-        running.lane.save_if_counted().await;
-    }
+    save_all(&lanes).await;
     if let Err(error) = context
         .broker
         .store()
@@ -133,6 +129,13 @@ async fn supervise(context: Arc<Context>, tracker: TaskTracker, stop: Cancellati
     {
         tracing::debug!(%error, "lanes were not given up and must run out");
     }
+}
+
+/// Saves what breakers have counted. All at once: one after the other, thousands
+/// would hold up the renewal until the lanes are lost.
+async fn save_all(lanes: &HashMap<i64, Running>) {
+    let saves = lanes.values().map(|running| running.lane.save_if_counted());
+    futures_util::future::join_all(saves).await;
 }
 
 /// Starts the lanes that are new, tells the others what has changed, and ends
