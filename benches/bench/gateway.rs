@@ -96,6 +96,11 @@ impl Gateway {
         self.folder.path().join("data/socket")
     }
 
+    /// What Postgres logs.
+    pub(crate) fn postgres_log(&self) -> PathBuf {
+        self.folder.path().join("data/postgres.log")
+    }
+
     /// Postgres' own account on that server.
     pub(crate) const fn user() -> &'static str {
         "postgres"

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::gateway::Gateway;
 use crate::http::post;
+use crate::load::as_f64;
 use crate::machine::memory_mib;
 
 /// What a gateway takes while receivers wait at it.
@@ -24,8 +25,6 @@ pub(crate) async fn measure(
     receivers: usize,
     measured: Duration,
 ) -> anyhow::Result<Idle> {
-    const STATEMENTS: &str = "SELECT (xact_commit + xact_rollback)::float8
-        FROM pg_stat_database WHERE datname = current_database()";
     raise_open_files();
     for queue in 0..10 {
         gateway.new_queue(&format!("idle-{queue}")).await?;
@@ -39,15 +38,19 @@ pub(crate) async fn measure(
             .await?;
         waiting.push(stream);
     }
-    // They are all in line, and what came before has been counted: Postgres'
-    // own counters may be a second late.
+    // They are all in line.
     tokio::time::sleep(Duration::from_secs(2).min(measured)).await;
+    // By Postgres' log: its counters of transactions have autovacuum's in them.
     let mut database = gateway.database().await?;
-    let (cpu, statements) = (gateway.processes.cpu(), database.number(STATEMENTS).await?);
+    database
+        .run("ALTER SYSTEM SET log_min_duration_statement = 0")
+        .await?;
+    database.run("SELECT pg_reload_conf()").await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (cpu, before) = (gateway.processes.cpu(), statements(gateway)?);
     tokio::time::sleep(measured).await;
     let cpu = gateway.processes.cpu().since(&cpu, measured);
-    // Less the one look at them.
-    let statements = database.number(STATEMENTS).await? - statements - 1.0;
+    let statements = as_f64(statements(gateway)? - before);
     let (memory_mib, _) = memory_mib(gateway.pid);
     Ok(Idle {
         gateway_cpu: cpu.server,
@@ -55,6 +58,17 @@ pub(crate) async fn measure(
         statements_per_second: statements / measured.as_secs_f64(),
         memory_mib,
     })
+}
+
+/// Statements of gateways in the log so far; of one that is prepared only what
+/// runs it.
+fn statements(gateway: &Gateway) -> anyhow::Result<u64> {
+    let log = std::fs::read_to_string(gateway.postgres_log())?;
+    let is_run = |line: &&str| {
+        line.contains(" postrider LOG:  duration: ")
+            && (line.contains(" ms  execute ") || line.contains(" ms  statement: "))
+    };
+    Ok(log.lines().filter(is_run).count() as u64)
 }
 
 /// Each receiver is a connection.
