@@ -94,11 +94,15 @@ impl Store {
             .collect()
     }
 
-    /// How soon the next thing is due in each of these queues.
+    /// How soon the next thing is due in each of these queues, within the horizon.
     ///
     /// # Errors
     /// Any.
-    pub async fn soonest(&self, queue_ids: &[i64]) -> Result<Vec<(i64, Duration)>, Error> {
+    pub async fn soonest(
+        &self,
+        queue_ids: &[i64],
+        horizon: Duration,
+    ) -> Result<Vec<(i64, Duration)>, Error> {
         let floors: Vec<f64> = queue_ids
             .iter()
             .map(|id| self.watermarks.wakes_within_seconds(*id))
@@ -106,6 +110,7 @@ impl Store {
         let rows = sqlx::query(DUE_FLOORS)
             .bind(queue_ids)
             .bind(floors)
+            .bind(i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await?;
         rows.iter()

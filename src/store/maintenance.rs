@@ -23,8 +23,12 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn expire(&self) -> Result<Vec<i64>, Error> {
+        let (queue_ids, priorities, floors) = self.watermarks.columns(true, i64::MAX);
         let rows = sqlx::query(EXPIRE)
             .bind(Self::ROWS)
+            .bind(queue_ids)
+            .bind(priorities)
+            .bind(floors)
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

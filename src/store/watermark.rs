@@ -240,7 +240,7 @@ impl Watermarks {
 
     /// The lanes whose floor is below a position, as three columns: queue,
     /// priority, floor; of all queues, or of those that were claimed from.
-    fn columns(&self, all: bool, below: i64) -> (Vec<i64>, Vec<i16>, Vec<i64>) {
+    pub(super) fn columns(&self, all: bool, below: i64) -> (Vec<i64>, Vec<i16>, Vec<i64>) {
         let state = self.state();
         let mut columns = (Vec::new(), Vec::new(), Vec::new());
         for (queue_id, lanes) in state.queues.iter().filter(|(_, l)| all || l.claimed) {
@@ -382,6 +382,8 @@ impl Store {
         let rows = sqlx::query(DUE_FLOORS)
             .bind(&queue_ids)
             .bind(seconds)
+            // What wakes in the future is no bound on the past.
+            .bind(0i64)
             .fetch_all(&self.pool)
             .await?;
         let mut ages: HashMap<i64, f64> = HashMap::with_capacity(rows.len());
@@ -390,7 +392,6 @@ impl Store {
         }
         let mut state = self.watermarks.state();
         for queue_id in queue_ids {
-            // What wakes in the future is no bound on the past.
             let age = Duration::try_from_secs_f64(ages.get(&queue_id).copied().unwrap_or(0.0))
                 .unwrap_or_default();
             if let (Some(lanes), Some(floor)) = (

@@ -57,7 +57,7 @@ async fn round(broker: &Broker, queue_ids: &[i64]) -> Result<(), Error> {
     let due = store.due(queue_ids).await?;
     broker.ready(due.woken.iter().copied());
     settle(broker, due.ended).await?;
-    for (queue_id, due_in) in store.soonest(queue_ids).await? {
+    for (queue_id, due_in) in store.soonest(queue_ids, HORIZON).await? {
         // What is still due was locked just now, or belongs to a queue that is
         // gone: it must not keep this loop spinning.
         broker.due().note(queue_id, due_in.max(PAUSE));

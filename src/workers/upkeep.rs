@@ -18,7 +18,7 @@ const DEAD_ROWS: i64 = 50_000;
 
 /// How often the watermarks are looked at whether they should rise; that costs
 /// no statement.
-const RAISE: Duration = Duration::from_millis(25);
+const RAISE: Duration = Duration::from_millis(100);
 
 /// How often days that are over are looked for.
 const DAYS: Duration = Duration::from_mins(10);

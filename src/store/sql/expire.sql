@@ -3,7 +3,9 @@
 --
 -- Index: ready_by_expiry for those with their own time to live; for the
 -- others, which expire in order of position, the head of each priority in
--- ready_pkey, and on from it only where the head has expired.
+-- ready_pkey, and on from it only where the head has expired. $2, $3, $4: queues,
+-- priorities, and for each the watermark, as in claim.sql; without one the head
+-- is looked for from the beginning.
 WITH overdue AS MATERIALIZED (
     SELECT own.tid
     FROM postrider.queues
@@ -18,10 +20,14 @@ WITH overdue AS MATERIALIZED (
     SELECT follower.tid
     FROM postrider.queues
     CROSS JOIN generate_series(0, 9) AS lane (priority)
+    LEFT JOIN unnest($2::bigint[], $3::smallint[], $4::bigint[])
+        AS known (queue_id, priority, floor)
+        ON known.queue_id = queues.id AND known.priority = lane.priority
     CROSS JOIN LATERAL (
         SELECT ready.expires_at <= now() AS expired
         FROM postrider.ready
         WHERE ready.queue_id = queues.id AND ready.priority = lane.priority::smallint
+          AND ready.position >= coalesce(known.floor, 0)
         ORDER BY ready.position
         LIMIT 1
     ) AS head
@@ -30,6 +36,7 @@ WITH overdue AS MATERIALIZED (
         FROM postrider.ready
         WHERE head.expired
           AND ready.queue_id = queues.id AND ready.priority = lane.priority::smallint
+          AND ready.position >= coalesce(known.floor, 0)
         ORDER BY ready.position
         LIMIT $1
     ) AS follower

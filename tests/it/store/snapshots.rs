@@ -71,6 +71,8 @@ impl Explained {
         pages.push(("next_due", self.pages("next_due")));
         assert!(store.with_ready(&[queue.id]).await.unwrap().is_empty());
         pages.push(("with_ready", self.pages("with_ready")));
+        assert!(store.expire().await.unwrap().is_empty());
+        pages.push(("expire", self.pages("expire")));
         pages
     }
 }
@@ -131,19 +133,48 @@ async fn ack(store: &Store, leases: &[Lease]) {
     assert!(results.iter().all(|result| *result == Settled::Done));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn under_a_held_snapshot_no_statement_walks_over_what_went_through() {
-    let it = Explained::start().await;
-    let store = it.store();
-    let queue = queue(&store).await;
-
-    let mut holder = it.database.connect().await;
+/// Somebody's connection with a snapshot.
+async fn hold(database: &Database) -> sqlx::PgConnection {
+    let mut holder = database.connect().await;
     for statement in [
         "BEGIN ISOLATION LEVEL REPEATABLE READ",
         "SELECT count(*) FROM postrider.ready",
     ] {
         sqlx::raw_sql(statement).execute(&mut holder).await.unwrap();
     }
+    holder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_held_snapshot_leases_that_were_acked_early_are_not_looked_through() {
+    let it = Explained::start().await;
+    let store = it.store();
+    let queue = queue(&store).await;
+    let _holder = hold(&it.database).await;
+    for _ in 0..MESSAGES / 1000 {
+        publish(&store, &queue, 1000).await;
+        let leases = claim(&store, &queue, 1000, Seconds::new(600)).await;
+        ack(&store, &leases).await;
+    }
+    store.raise_watermarks_after(Duration::ZERO).await.unwrap();
+    let pages = it.pages("due_floors");
+    assert!(pages <= FEW, "the floors' look reads {pages} pages");
+    let soonest = store
+        .soonest(&[queue.id], Duration::from_secs(5))
+        .await
+        .unwrap();
+    assert!(soonest.is_empty(), "{soonest:?}");
+    let pages = it.pages("due_floors");
+    assert!(pages <= FEW, "soonest reads {pages} pages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_held_snapshot_no_statement_walks_over_what_went_through() {
+    let it = Explained::start().await;
+    let store = it.store();
+    let queue = queue(&store).await;
+
+    let mut holder = hold(&it.database).await;
     for _ in 0..MESSAGES / 1000 {
         publish(&store, &queue, 1000).await;
         // As if it were an hour ago, so that what is due is behind them too.
