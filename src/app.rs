@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Broker;
-use crate::config::Config;
-use crate::domain::{AllowList, ReceiptKey, SealingKey};
+use crate::config::{Auth, Config};
+use crate::domain::{AllowList, KeyHasher, ReceiptKey, Scope, Scopes, SealingKey};
 use crate::embedded::{self, Embedded};
-use crate::http::{self, Gateway};
+use crate::http::{self, Gate, Gateway};
 use crate::secrets;
-use crate::store::{self, ConnectOptions, Store};
+use crate::store::{self, ConnectOptions, NewApiKey, Store};
 use crate::webhook::{self, Pusher};
 use crate::workers;
 
@@ -36,6 +36,12 @@ pub enum Error {
     /// The client that webhooks are pushed with.
     #[error(transparent)]
     Webhook(#[from] webhook::Error),
+    /// No keys where others could come in.
+    #[error(
+        "--auth off is for loopback addresses only, and others reach {0}: leave it out (the first \
+         start prints an admin key), or listen on 127.0.0.1"
+    )]
+    Unguarded(SocketAddr),
     /// The address.
     #[error(
         "cannot listen on {address} (is another gateway running? --listen takes another address)"
@@ -56,6 +62,8 @@ pub struct App {
     gateway_id: i64,
     broker: Arc<Broker>,
     drain: Duration,
+    /// Made by this start, if it was the first one of its database.
+    admin_key: Option<String>,
     /// Cancelled first: no new requests, no new work.
     stop: CancellationToken,
     /// Cancelled when the requests in hand are answered.
@@ -187,6 +195,9 @@ impl App {
     /// # Errors
     /// [`Error`]; what was started is stopped again.
     pub async fn start(config: &Config) -> Result<Self, Error> {
+        if config.auth == Auth::Off && !config.listen.ip().is_loopback() {
+            return Err(Error::Unguarded(config.listen));
+        }
         // Before the database, which takes longer: a second gateway on the
         // address is told at once.
         let listener = TcpListener::bind(config.listen)
@@ -215,6 +226,10 @@ impl App {
         let store = database.store(config).await?;
         let secret = store.secret().await?;
         let sealing = database.sealing_key(config)?;
+        let admin_key = match config.auth {
+            Auth::Required => first_admin_key(&store, &secret).await?,
+            Auth::Off => None,
+        };
         let webhook_allow: AllowList = config.webhook_allow.iter().copied().collect();
         let pusher = Arc::new(Pusher::new(webhook_allow.clone())?);
         let gaps = store.durability_gaps().await?;
@@ -242,6 +257,12 @@ impl App {
         workers::start(&broker, options, &tracker, &stop);
         let gateway = Arc::new(Gateway {
             broker: Arc::clone(&broker),
+            gate: Gate::new(
+                config.auth == Auth::Required,
+                store.clone(),
+                &secret,
+                config.failed_logins_per_minute,
+            ),
             receipts: ReceiptKey::new(&secret),
             sealing,
             pusher,
@@ -252,8 +273,10 @@ impl App {
             tracker: tracker.clone(),
             stop: stop.clone(),
         });
+        let (keeping, ended) = (Arc::clone(&gateway), stop.clone());
+        tracker.spawn(async move { keeping.gate.keep(ended).await });
         let server = tracker.spawn(http::listen(listener, gateway));
-        greet(address, database, &gaps);
+        greet(address, config.auth, database, &gaps);
 
         let drain = Duration::from_secs(config.drain_seconds);
         Ok(move |database| Self {
@@ -262,6 +285,7 @@ impl App {
             gateway_id,
             broker,
             drain,
+            admin_key,
             stop,
             stop_writers,
             server,
@@ -275,6 +299,13 @@ impl App {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The admin key that this start made, if it was the first one of its
+    /// database: to be shown, this once.
+    #[must_use]
+    pub fn admin_key(&self) -> Option<&str> {
+        self.admin_key.as_deref()
     }
 
     /// The store, for tests that look behind the interface.
@@ -329,18 +360,49 @@ impl App {
     }
 }
 
+/// The first key of a database: whoever starts a gateway on it first gets it.
+async fn first_admin_key(store: &Store, secret: &[u8]) -> Result<Option<String>, store::Error> {
+    let new = KeyHasher::new(secret).make(None, rand::random(), rand::random());
+    let made = store
+        .create_first_api_key(&admin(&new.id, &new.hash))
+        .await?;
+    Ok(made.then_some(new.key))
+}
+
+/// Another admin key.
+///
+/// # Errors
+/// Any.
+pub async fn another_admin_key(store: &Store) -> Result<String, store::Error> {
+    let secret = store.secret().await?;
+    let new = KeyHasher::new(&secret).make(None, rand::random(), rand::random());
+    store.create_api_key(&admin(&new.id, &new.hash)).await?;
+    Ok(new.key)
+}
+
+fn admin<'a>(id: &'a str, hash: &'a [u8; 32]) -> NewApiKey<'a> {
+    static ADMIN: LazyLock<Scopes> = LazyLock::new(|| Scopes(vec![Scope::Admin]));
+    NewApiKey {
+        id,
+        name: "admin",
+        hash,
+        scopes: &ADMIN,
+        rate: None,
+        expires_in: None,
+    }
+}
+
 /// Says what a person at a terminal wants to know.
-fn greet(address: SocketAddr, database: &Database, gaps: &[String]) {
+fn greet(address: SocketAddr, auth: Auth, database: &Database, gaps: &[String]) {
     tracing::info!(
         "postrider {} listening on http://{address}",
         env!("CARGO_PKG_VERSION")
     );
     tracing::info!("docs: http://{address}/docs");
     tracing::info!("{}", database.description);
-    if address.ip().is_loopback() {
-        tracing::info!("off: API keys; programs on this machine may do everything");
-    } else {
-        tracing::warn!("off: API keys; whoever reaches {address} may do everything");
+    match auth {
+        Auth::Required => tracing::info!("auth: required; requests need an API key"),
+        Auth::Off => tracing::info!("auth: off; programs on this machine may do everything"),
     }
     for gap in gaps {
         tracing::warn!("off: {gap}");

@@ -1,6 +1,7 @@
 //! What can be set, by option or by environment variable, checked once.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -24,6 +25,7 @@ use crate::store::{ConnectOptions, Store};
         Examples:\n  \
         postrider                                    serve on 127.0.0.1:8080, data in .postrider\n  \
         postrider --listen 0.0.0.0:8080              serve to others, too\n  \
+        postrider --auth off                         ask nobody for an API key\n  \
         postrider --database-url postgres://pr@db/pr?sslmode=verify-full\n                                               \
         use that Postgres"
 )]
@@ -45,6 +47,11 @@ pub enum Command {
     ///
     /// `serve` does it too; this is for those whose gateways may not.
     Migrate,
+    /// Make an admin API key, print it, and exit
+    ///
+    /// For when the one that the first start printed was lost. With a private
+    /// Postgres the gateway has to be stopped meanwhile.
+    AdminKey,
     /// Print the `OpenAPI` document
     Openapi,
     /// Print the effective configuration as JSON, secrets hidden
@@ -62,6 +69,30 @@ pub struct Config {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: SocketAddr,
+
+    /// Whether requests need an API key
+    ///
+    /// `off` lets whoever reaches the gateway do everything, so it is only taken
+    /// with a loopback address.
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_AUTH",
+        default_value = "required"
+    )]
+    pub auth: Auth,
+
+    /// API keys that are not known which one address may show in a minute
+    ///
+    /// Beyond it they are answered with 429; keys that are good go on.
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_FAILED_LOGINS_PER_MINUTE",
+        default_value = "120",
+        value_name = "N"
+    )]
+    pub failed_logins_per_minute: NonZeroU32,
 
     /// Folder of the private Postgres
     #[arg(
@@ -181,6 +212,16 @@ pub struct Config {
         value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600)
     )]
     pub drain_seconds: u64,
+}
+
+/// Whether requests need an API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// All but those for health and documentation.
+    Required,
+    /// None.
+    Off,
 }
 
 /// How the log looks.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use postrider::app::{App, Database};
+use postrider::app::{App, Database, another_admin_key};
 use postrider::config::{Cli, Command, Config};
 use postrider::{http, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +44,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Config => print_json(&cli.config),
         Command::Serve => runtime(&cli.config)?.block_on(serve(&cli.config)),
         Command::Migrate => runtime(&cli.config)?.block_on(migrate(&cli.config)),
+        Command::AdminKey => runtime(&cli.config)?.block_on(admin_key(&cli.config)),
     }
 }
 
@@ -80,6 +81,12 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
+    if let Some(key) = app.admin_key() {
+        // Not in the log, which others may read.
+        print(&format!(
+            "Admin API key, shown this once (send it as Authorization: Bearer KEY):\n{key}\n"
+        ))?;
+    }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -104,11 +111,26 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn admin_key(config: &Config) -> anyhow::Result<()> {
+    let database = Database::open(config).await?;
+    let made = async {
+        let store = database.store(config).await?;
+        let key = another_admin_key(&store).await;
+        store.close().await;
+        key
+    }
+    .await;
+    database.close().await?;
+    print(&format!("{}\n", made?))
+}
+
 fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
-    let mut json = serde_json::to_string_pretty(value)?;
-    json.push('\n');
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     // Whoever reads may stop reading, as `head` does.
-    match std::io::stdout().write_all(json.as_bytes()) {
+    match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

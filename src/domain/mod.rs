@@ -4,6 +4,7 @@
 //! arguments. Nothing here imports from the rest of the crate.
 
 mod address;
+mod api_key;
 mod backoff;
 mod breaker;
 mod disposition;
@@ -16,6 +17,7 @@ mod name;
 mod queue;
 mod receipt;
 mod retry_after;
+mod scope;
 mod sealing;
 mod seconds;
 mod signature;
@@ -23,6 +25,7 @@ mod topic;
 mod webhook;
 
 pub use address::{AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address};
+pub use api_key::{KeyHasher, NewKey, ShownKey};
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Call, Transition};
 pub use disposition::{DeadReason, Disposition, Failure, decide};
@@ -35,6 +38,7 @@ pub use name::QueueName;
 pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RetrySettings};
 pub use receipt::{Lease, ReceiptKey};
 pub use retry_after::retry_after;
+pub use scope::{NamePattern, Need, Scope, Scopes, Verb, Verdict};
 pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;
 pub use signature::{WebhookSecret, sign};

@@ -7,13 +7,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::extract::{InMessage, InQueue, Json, NoParams, OptionalJson, Query, in_range};
 use super::messages::write_page;
 use super::page;
 use super::problem::Problem;
 use super::receive::{JSON, WrittenApart, write_with_body};
 use super::{SharedGateway, json_bytes, reply};
-use crate::domain::{DeadReason, Headers, Limits, MessageId, QueueName, Seconds};
+use crate::domain::{DeadReason, Headers, Limits, MessageId, QueueName, Seconds, Verb};
 use crate::store::{Cursor, DeadFilter, DeadLetter, Redrive};
 
 /// Why a message is a dead letter.
@@ -288,7 +289,8 @@ pub(crate) struct RedriveRequest {
     /// With a filter: at most so many, the oldest first; 1 to 10000, by default
     /// 1000.
     limit: Option<i64>,
-    /// Another queue; by default the one they came from.
+    /// Another queue, which the key may publish to; by default the one they came
+    /// from.
     to_queue: Option<String>,
     /// Spread them over time: so many a second.
     per_second: Option<f64>,
@@ -326,6 +328,7 @@ pub(crate) struct Redriven {
 pub(crate) async fn redrive(
     State(gateway): State<SharedGateway>,
     InQueue(name): InQueue,
+    caller: Caller,
     Query(NoParams {}): Query<NoParams>,
     Json(request): Json<RedriveRequest>,
 ) -> Result<Response, Problem> {
@@ -351,7 +354,11 @@ pub(crate) async fn redrive(
     };
     let queue = gateway.queue(&name).await?;
     let target = match &request.to_queue {
-        Some(to) => gateway.queue(&QueueName::parse(to, "/to_queue")?).await?,
+        Some(to) => {
+            let to = QueueName::parse(to, "/to_queue")?;
+            caller.check_queue(Verb::Publish, &to)?;
+            gateway.queue(&to).await?
+        }
         None => queue.clone(),
     };
     let parsed: Option<Vec<i64>> = wanted.as_ref().map(|ids| {

@@ -6,6 +6,8 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::future::ready;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,15 +21,21 @@ use futures_util::TryFutureExt as _;
 use tower::Service;
 use tower_http::catch_panic::CatchPanic;
 
+use super::access::{Admission, Caller, Known};
+use super::operations::{Found, OPERATIONS};
 use super::problem::Problem;
 use super::{Gateway, openapi};
 
 /// What makes an answer of a panic.
 type OnPanic = fn(Box<dyn Any + Send>) -> axum::response::Response;
 
-/// The whole HTTP interface.
+/// The whole HTTP interface, as one connection has it.
 #[derive(Clone)]
-pub(super) struct Interface(CatchPanic<Router, OnPanic>);
+pub(super) struct Interface {
+    router: CatchPanic<Router, OnPanic>,
+    gateway: Arc<Gateway>,
+    peer: IpAddr,
+}
 
 impl Interface {
     pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
@@ -36,11 +44,38 @@ impl Interface {
         let router = router
             .with_state(Arc::clone(gateway))
             .merge(openapi::swagger_ui(document));
-        Self(CatchPanic::custom(router, |_| {
-            Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response()
-        }))
+        let on_panic: OnPanic =
+            |_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+        Self {
+            router: CatchPanic::custom(router, on_panic),
+            gateway: Arc::clone(gateway),
+            peer: IpAddr::from([0, 0, 0, 0]),
+        }
+    }
+
+    /// For a connection from there.
+    pub(super) fn of_peer(&self, peer: IpAddr) -> Self {
+        Self {
+            peer,
+            ..self.clone()
+        }
+    }
+
+    /// Sends a request through the router, on behalf of a key.
+    fn route<B>(&mut self, mut request: Request<B>, caller: Option<Arc<Known>>) -> Routed
+    where
+        B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if let Some(known) = caller {
+            request.extensions_mut().insert(Caller::new(known));
+        }
+        self.router.call(request.map(Body::new))
     }
 }
+
+/// What the router answers with.
+type Routed = <CatchPanic<Router, OnPanic> as Service<Request<Body>>>::Future;
 
 impl<B> Service<Request<B>> for Interface
 where
@@ -58,10 +93,39 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request_id = request_id(&request);
-        let line = Line::of(&request);
+        let found = OPERATIONS.find(request.method(), request.uri().path());
+        let line = Line::of(&request, found);
+        // The hot paths have no use for the caller.
+        let asks = found.is_none_or(|found| !found.operation.is_hot());
+        let caller = match self.gateway.gate.admit(&request, found, self.peer) {
+            Admission::Granted(known) => known.filter(|_| asks),
+            Admission::Refused(problem) => {
+                let response = finish(problem.into_response(), request_id, line);
+                return Box::pin(ready(Ok(response)));
+            }
+            Admission::Unread(id) => {
+                let mut this = self.clone();
+                return Box::pin(async move {
+                    let gate = &this.gateway.gate;
+                    let admitted = match gate.read(&id).await {
+                        Ok(read) => {
+                            let path = request.uri().path();
+                            let found = OPERATIONS.find(request.method(), path);
+                            gate.admit_read(read, &request, found, this.peer)
+                        }
+                        Err(error) => Err(error.into()),
+                    };
+                    let response = match admitted {
+                        Ok(known) => this.route(request, Some(known)).await?.map(Body::new),
+                        Err(problem) => problem.into_response(),
+                    };
+                    Ok(finish(response, request_id, line))
+                });
+            }
+        };
         // Not in an async block: that would have room for the answer's future
         // twice.
-        let answer = self.0.call(request.map(Body::new));
+        let answer = self.route(request, caller);
         Box::pin(answer.map_ok(|response| finish(response.map(Body::new), request_id, line)))
     }
 }
@@ -88,22 +152,24 @@ fn finish(
 
 /// A line of the log; made only if it will be written: this is on the way of
 /// every request.
-struct Line(Box<(Instant, Method, String)>);
+struct Line(Box<(Instant, Method, String, Option<&'static str>)>);
 
 impl Line {
-    fn of<B>(request: &Request<B>) -> Option<Self> {
+    fn of<B>(request: &Request<B>, found: Option<Found<'_>>) -> Option<Self> {
         tracing::enabled!(tracing::Level::DEBUG).then(|| {
             Self(Box::new((
                 Instant::now(),
                 request.method().clone(),
                 request.uri().path().to_owned(),
+                found.map(|found| found.operation.id),
             )))
         })
     }
 
     fn write(self, response: &Response<Body>, problem: Option<&Problem>, request_id: &HeaderValue) {
-        let (started, method, path) = *self.0;
+        let (started, method, path, operation) = *self.0;
         tracing::debug!(
+            operation,
             %method,
             path,
             status = response.status().as_u16(),

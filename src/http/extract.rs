@@ -83,6 +83,18 @@ impl<S: Send + Sync> FromRequestParts<S> for InSubscription {
     }
 }
 
+/// The API key that a path names, by its id.
+pub(crate) struct InKey(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([id]) = Path::<[String; 1]>::from_request_parts(parts, state).await?;
+        Ok(Self(id))
+    }
+}
+
 /// The message of a queue that a path names.
 pub(crate) struct InMessage(pub(crate) QueueName, pub(crate) MessageId);
 

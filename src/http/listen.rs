@@ -33,7 +33,9 @@ pub async fn listen(listener: TcpListener, gateway: Arc<Gateway>) {
             () = gateway.stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => serve(stream, interface.clone(), &connections, &gateway),
+            Ok((stream, peer)) => {
+                serve(stream, interface.of_peer(peer.ip()), &connections, &gateway);
+            }
             Err(error) if is_of_one_client(error.kind()) => {}
             Err(error) => {
                 tracing::error!(%error, "connections are not accepted");

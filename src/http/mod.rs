@@ -5,18 +5,22 @@
 //! [`Broker`] does it, and every refusal on the way is a
 //! [`problem`]. The description of an endpoint for `OpenAPI` stands above it.
 
+mod access;
 mod ack;
 mod dead_letters;
 mod envelope;
 mod extend;
 mod extract;
+mod failed_logins;
 mod health;
+mod keys;
 mod listen;
 mod message_input;
 mod messages;
 mod metrics;
 mod nack;
 mod openapi;
+mod operations;
 mod page;
 mod precondition;
 mod problem;
@@ -46,6 +50,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use access::Gate;
 pub use listen::listen;
 pub use openapi::document;
 
@@ -59,6 +64,8 @@ use problem::Problem;
 pub struct Gateway {
     /// The hot paths and the store.
     pub broker: Arc<Broker>,
+    /// Checks API keys.
+    pub gate: Gate,
     /// Writes and reads receipts.
     pub receipts: ReceiptKey,
     /// Seals webhooks' secrets; without it no webhook can be made.

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Object, Ref, RefOr, Response, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::operations::Access;
 use super::problem::ProblemBody;
 use super::{
-    Gateway, SharedGateway, ack, dead_letters, extend, health, messages, metrics, nack, publish,
-    publish_topic, purge, queues, receive, stream, subscriptions, topics, uncancelled, webhooks,
+    Gateway, SharedGateway, ack, dead_letters, extend, health, keys, messages, metrics, nack,
+    publish, publish_topic, purge, queues, receive, stream, subscriptions, topics, uncancelled,
+    webhooks,
 };
 
 #[derive(OpenApi)]
@@ -34,11 +37,30 @@ use super::{
         (name = "Topics", description = "Publish to many queues at once; subscriptions and streams"),
         (name = "Dead letters", description = "Messages that were given up"),
         (name = "Webhooks", description = "Messages pushed to an HTTP endpoint"),
+        (name = "Keys", description = "Who may do what"),
         (name = "Operations", description = "Health and metrics"),
     ),
     components(schemas(ProblemBody)),
 )]
 struct Document;
+
+/// The name of the security scheme of API keys.
+pub(super) const KEY_SCHEME: &str = "api_key";
+
+fn key_scheme() -> SecurityScheme {
+    SecurityScheme::Http(
+        HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("pr_ID_SECRET")
+            .description(Some(
+                "An API key (`POST /v1/keys`). Operations name the scope that it needs: \
+                 `publish`, `consume` and `manage` are for names, as `publish:orders.*`; `admin` \
+                 may do everything. A name that a key does not see is answered as one that is not \
+                 there. With `--auth off` no key is asked for.",
+            ))
+            .build(),
+    )
+}
 
 /// The document, as `postrider openapi` prints it.
 #[must_use]
@@ -95,6 +117,9 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             subscriptions::get_subscription,
             subscriptions::delete_subscription
         ))
+        .routes(routes!(keys::list_keys, keys::create_key))
+        .routes(routes!(keys::get_key, keys::delete_key))
+        .routes(routes!(keys::rotate_key))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::purge_dead_letters))
@@ -140,6 +165,9 @@ pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
 pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     flatten(&mut document);
     webhooks::describe_push(&mut document);
+    if let Some(components) = &mut document.components {
+        components.add_security_scheme(KEY_SCHEME, key_scheme());
+    }
     let problem = || {
         RefOr::T(
             ContentBuilder::new()
@@ -156,6 +184,9 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
             &mut item.patch,
         ];
         for operation in operations.into_iter().flatten() {
+            let id = operation.operation_id.as_deref().unwrap_or_default();
+            let access = Access::of(id);
+            operation.security = Some(access.security());
             let responses = &mut operation.responses.responses;
             let of_bodies = [
                 ("408", "`body-timeout`: the body did not arrive within 30 s"),
@@ -175,6 +206,7 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
             ]
             .into_iter()
             .chain(of_bodies)
+            .chain(access.responses())
             {
                 responses
                     .entry(status.to_owned())

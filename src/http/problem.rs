@@ -132,6 +132,43 @@ impl Problem {
         .retry_after(1)
     }
 
+    /// 401: there is no key.
+    pub(crate) fn key_missing() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "key-missing",
+            "Send an API key: Authorization: Bearer pr_...",
+        )
+    }
+
+    /// 401: the key is not good. Why is not said.
+    pub(crate) fn key_refused() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "key-refused",
+            "The API key is not one that is good: unknown, revoked, expired or mistyped.",
+        )
+    }
+
+    /// 429: too many keys that are not known came from this address.
+    pub(crate) fn too_many_failures(seconds: u32) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-failed-logins",
+            "Too many API keys that are not good came from this address. Try again later.",
+        )
+        .retry_after(seconds)
+    }
+
+    /// 403: the key is good for other things.
+    pub(crate) fn scope_missing(scope: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "scope-missing",
+            format!("The API key lacks the scope {scope}. An admin key can make one that has it."),
+        )
+    }
+
     pub(crate) fn precondition_failed() -> Self {
         Self::new(
             StatusCode::PRECONDITION_FAILED,
@@ -203,6 +240,17 @@ impl Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 6750: without a key no error is named.
+            parts.headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(if self.code == "key-missing" {
+                    "Bearer realm=\"postrider\""
+                } else {
+                    "Bearer realm=\"postrider\", error=\"invalid_token\""
+                }),
+            );
+        }
         if let Some(seconds) = self.retry_after {
             parts.headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::extract::{InQueue, NoParams, OptionalJson, Query};
 use super::precondition;
 use super::problem::Problem;
@@ -324,7 +325,7 @@ fn in_use(subscriptions: &[String]) -> Problem {
 
 /// List queues
 ///
-/// In order of name, without counts.
+/// In order of name, without counts; those that the key has a scope on.
 #[utoipa::path(
     get, path = "/v1/queues", tag = "Queues",
     params(ListParams),
@@ -335,14 +336,16 @@ fn in_use(subscriptions: &[String]) -> Problem {
 )]
 pub(crate) async fn list_queues(
     State(gateway): State<SharedGateway>,
+    caller: Caller,
     Query(params): Query<ListParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let page = params.page()?;
+    let seen = caller.patterns();
     let mut queues = gateway
         .broker
         .store()
-        .list_queues(&page.prefix, &page.after, page.ask())
+        .list_queues(&page.prefix, &page.after, seen.as_deref(), page.ask())
         .await?;
     let (next_cursor, headers) = page.cut(&mut queues, |queue| &queue.name, &uri);
     let list = QueueList {

@@ -5,10 +5,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Gateway;
+use super::access::Caller;
 use super::extract::UniqueNames;
 use super::problem::Problem;
 use super::webhooks::WebhookConfig;
-use crate::domain::{Filter, QueueName, WebhookSettings};
+use crate::domain::{Filter, QueueName, Verb, WebhookSettings};
 use crate::store::{Subscribe, Subscription};
 
 /// What a subscription is to be.
@@ -59,10 +60,14 @@ fn unique_names<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Err
 }
 
 impl SubscriptionConfig {
-    /// What is stored, checked; and the webhook that its queue is to have.
+    /// What is stored, checked; and the webhook that its queue is to have. The
+    /// caller has to manage the queue, too: it is fed, or made.
     pub(crate) async fn check(
         self,
         gateway: &Gateway,
+        caller: &Caller,
+        topic: &QueueName,
+        subscription: &QueueName,
     ) -> Result<(Subscribe, Option<WebhookSettings>), Problem> {
         let queue = self.queue.as_deref().map(|q| QueueName::parse(q, "/queue"));
         if let Some(filter) = &self.filter {
@@ -72,6 +77,10 @@ impl SubscriptionConfig {
             queue: queue.transpose()?,
             filter: self.filter,
         };
+        match &wanted.queue {
+            Some(queue) => caller.check_queue(Verb::Manage, queue)?,
+            None => caller.check_own_queue(topic, subscription)?,
+        }
         let Some(webhook) = self.webhook else {
             return Ok((wanted, None));
         };

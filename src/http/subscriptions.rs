@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::access::Caller;
 use super::extract::{InSubscription, InTopic, NoParams, OptionalJson, Query};
 use super::precondition;
 use super::problem::Problem;
@@ -167,11 +168,12 @@ fn refused(topic: &QueueName, refusal: SubscribeRefusal) -> Problem {
 pub(crate) async fn put_subscription(
     State(gateway): State<SharedGateway>,
     InSubscription(topic, name): InSubscription,
+    caller: Caller,
     Query(NoParams {}): Query<NoParams>,
     headers: HeaderMap,
     OptionalJson(config): OptionalJson<SubscriptionConfig>,
 ) -> Result<Response, Problem> {
-    let (wanted, webhook) = config.check(&gateway).await?;
+    let (wanted, webhook) = config.check(&gateway, &caller, &topic, &name).await?;
     let store = gateway.broker.store();
     let put = if precondition::is_conditional(&headers) {
         let old = store.subscription_now(&topic, &name).await?;
@@ -230,6 +232,7 @@ pub(crate) async fn put_subscription(
 pub(crate) async fn patch_subscription(
     State(gateway): State<SharedGateway>,
     InSubscription(topic, name): InSubscription,
+    caller: Caller,
     Query(NoParams {}): Query<NoParams>,
     headers: HeaderMap,
     request: Request,
@@ -241,7 +244,7 @@ pub(crate) async fn patch_subscription(
         let old = gateway.subscription_now(&topic, &name).await?;
         precondition::check(&headers, Some(&etag(&old)))?;
         let config = precondition::patched(&SubscriptionConfig::from(&old), &patch)?;
-        let (wanted, webhook) = config.check(&gateway).await?;
+        let (wanted, webhook) = config.check(&gateway, &caller, &topic, &name).await?;
         match store.update_subscription(&old, &wanted).await {
             Err(store::Error::Conflict) => {}
             other => {

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::access::Caller;
 use super::extract::{InTopic, NoParams, OptionalJson, Query};
 use super::precondition;
 use super::problem::Problem;
@@ -274,7 +275,7 @@ pub(crate) async fn delete_topic(
 
 /// List topics
 ///
-/// In order of name.
+/// In order of name; those that the key has a scope on.
 #[utoipa::path(
     get, path = "/v1/topics", tag = "Topics",
     params(ListParams),
@@ -285,14 +286,16 @@ pub(crate) async fn delete_topic(
 )]
 pub(crate) async fn list_topics(
     State(gateway): State<SharedGateway>,
+    caller: Caller,
     Query(params): Query<ListParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let page = params.page()?;
+    let seen = caller.patterns();
     let mut topics = gateway
         .broker
         .store()
-        .list_topics(&page.prefix, &page.after, page.ask())
+        .list_topics(&page.prefix, &page.after, seen.as_deref(), page.ask())
         .await?;
     let (next_cursor, headers) = page.cut(&mut topics, |topic| &topic.name, &uri);
     let list = TopicList {

@@ -1,6 +1,7 @@
 //! Gateways knowing of each other, and what they tell each other.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgListener;
@@ -12,7 +13,7 @@ const CHANNEL: &str = "postrider_ready";
 
 impl Store {
     /// Says that this gateway lives and how many receivers wait here; whether
-    /// other gateways live too.
+    /// other gateways live too. Reads the version of the API keys along.
     ///
     /// # Errors
     /// Any.
@@ -21,6 +22,7 @@ impl Store {
         gateway_id: i64,
         waiting: &HashMap<i64, usize>,
     ) -> Result<bool, Error> {
+        let asked = Instant::now();
         let row = sqlx::query(
             "WITH beat AS (
                 INSERT INTO postrider.gateways (id, waiting) VALUES ($1, $2)
@@ -31,12 +33,14 @@ impl Store {
              )
              SELECT EXISTS (
                 SELECT FROM postrider.gateways
-                WHERE id <> $1 AND seen_at > now() - interval '10 s')",
+                WHERE id <> $1 AND seen_at > now() - interval '10 s'),
+                (SELECT keys_version FROM postrider.cluster)",
         )
         .bind(gateway_id)
         .bind(sqlx::types::Json(waiting))
         .fetch_one(&self.pool)
         .await?;
+        self.keys_version.note(row.try_get(1)?, asked);
         Ok(row.try_get(0)?)
     }
 

@@ -56,6 +56,7 @@ mod due;
 mod envelope;
 mod error;
 mod gateways;
+mod keys;
 mod maintenance;
 mod partitions;
 mod publish;
@@ -90,6 +91,7 @@ pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::Error;
 pub use gateways::Announcements;
+pub use keys::{ApiKey, KeyRate, KeysVersion, NewApiKey, RevokedKey, StoredKey};
 pub use publish::{Overflowed, Publish, PublishResult, Published, Refusal};
 pub use publish_topic::{
     Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
@@ -141,6 +143,7 @@ pub struct Store {
     queues: Arc<queues::Cache>,
     topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
+    keys_version: Arc<keys::KeysVersion>,
     metrics: Arc<Metrics>,
     partition_size: i64,
 }
@@ -164,6 +167,7 @@ impl Store {
             queues: Arc::default(),
             topologies: Arc::default(),
             watermarks: Arc::default(),
+            keys_version: Arc::default(),
             metrics: Arc::default(),
             partition_size,
         }

@@ -45,6 +45,12 @@ const COLUMNS: &str = "id, name, lease_ms, max_attempts, backoff_initial_ms, bac
     max_message_bytes, dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
     dead_letter_retention_ms, retry_every_ms, retry_max_rounds, version, created_at, updated_at";
 
+/// Whether one of the patterns $4 of names takes `name`; null takes all.
+pub(super) const SEEN: &str = "($4::text[] IS NULL OR EXISTS (
+    SELECT FROM unnest($4) AS pattern
+    WHERE CASE WHEN right(pattern, 1) = '*' THEN starts_with(name, left(pattern, -1))
+        ELSE name = pattern END))";
+
 const CREATE: &str = "
     WITH made AS (
         INSERT INTO postrider.queues (
@@ -208,7 +214,8 @@ impl Store {
         }
     }
 
-    /// Up to `limit` queues in order of name, from behind `after`.
+    /// Up to `limit` queues in order of name, from behind `after`; of those whose
+    /// name one of the patterns `seen` takes, if there are any.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -216,17 +223,19 @@ impl Store {
         &self,
         prefix: &str,
         after: &str,
+        seen: Option<&[String]>,
         limit: i64,
     ) -> Result<Vec<Queue>, Error> {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM postrider.queues
-             WHERE name > $1 AND starts_with(name, $2) AND name >= $2
+             WHERE name > $1 AND starts_with(name, $2) AND name >= $2 AND {SEEN}
              ORDER BY name
              LIMIT $3"
         )))
         .bind(after)
         .bind(prefix)
         .bind(limit)
+        .bind(seen)
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(queue).collect()

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::queues::SEEN;
 use super::{Error, Store, statements};
 use crate::domain::{QueueName, Seconds, TopicSettings};
 
@@ -166,7 +167,8 @@ impl Store {
         Ok(row.try_get::<i64, _>("gone")? == 1)
     }
 
-    /// Up to `limit` topics in order of name, from behind `after`.
+    /// Up to `limit` topics in order of name, from behind `after`; of those whose
+    /// name one of the patterns `seen` takes, if there are any.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -174,17 +176,19 @@ impl Store {
         &self,
         prefix: &str,
         after: &str,
+        seen: Option<&[String]>,
         limit: i64,
     ) -> Result<Vec<Topic>, Error> {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM postrider.topics
-             WHERE name > $1 AND starts_with(name, $2) AND name >= $2
+             WHERE name > $1 AND starts_with(name, $2) AND name >= $2 AND {SEEN}
              ORDER BY name
              LIMIT $3"
         )))
         .bind(after)
         .bind(prefix)
         .bind(limit)
+        .bind(seen)
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(topic).collect()

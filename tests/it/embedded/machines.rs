@@ -83,7 +83,14 @@ async fn a_machine_without_postgres_is_told_what_to_type() -> Result<()> {
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", hide, "sh"])
         .arg(program())
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--auth",
+            "off",
+            "--data-dir",
+        ])
         .arg(&folder.path)
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);

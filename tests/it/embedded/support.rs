@@ -219,7 +219,14 @@ impl Folder {
             command.uid(user).gid(user);
         }
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--auth",
+                "off",
+                "--data-dir",
+            ])
             .arg(&self.path)
             .current_dir(&self.path)
             .stdin(Stdio::null())

@@ -18,7 +18,7 @@ impl Process {
     /// Starts it and waits until it listens.
     pub(super) fn start(args: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--auth", "off"])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -25,7 +25,7 @@ async fn send(app: &App, path: &str, messages: usize, body: &str) {
 /// rounds is what the statement itself writes.
 async fn cost(app: &App, mut round: impl AsyncFnMut()) -> i64 {
     let mut least = i64::MAX;
-    for _ in 0..8 {
+    for _ in 0..25 {
         let before = wal(&app.database).await;
         round().await;
         least = least.min(wal(&app.database).await - before);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::app;
-use postrider::config::{Config, LogFormat};
+use postrider::config::{Auth, Config, LogFormat};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -42,6 +42,8 @@ impl App {
 pub(crate) fn config(database_url: &str) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
+        auth: Auth::Off,
+        failed_logins_per_minute: 10_000.try_into().unwrap(),
         data_dir: "unused".into(),
         data_dir_is_default: false,
         database_url: Some(database_url.parse().unwrap()),

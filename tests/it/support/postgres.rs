@@ -177,6 +177,15 @@ impl Database {
         Store::new(url.options(), 12, partition_size)
     }
 
+    /// Does something behind the interface's back.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::raw_sql(sql)
+            .execute(&mut self.connect().await)
+            .await
+            .unwrap();
+    }
+
     /// A connection for looking behind the interface.
     pub(crate) async fn connect(&self) -> sqlx::PgConnection {
         self.postgres.connect(&self.name).await

@@ -99,7 +99,15 @@ async fn the_log_has_no_secret_however_much_it_says() {
     let database = Database::migrated().await;
     let key = config(&database.url()).secret_key_file.unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--log", "trace"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--auth",
+            "off",
+            "--log",
+            "trace",
+        ])
         .args(["--database-url", &database.url()])
         .args(["--webhook-allow", "127.0.0.0/8", "--secret-key-file"])
         .arg(&key)

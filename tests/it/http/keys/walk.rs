@@ -1,0 +1,237 @@
+//! Every operation of the document, with every kind of key.
+
+use std::collections::BTreeMap;
+
+use postrider::domain::ReceiptKey;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::lives::alike;
+use super::{Guarded, with_key};
+use crate::http::openapi::{document, examples, operations};
+use crate::support::Answer;
+
+/// What the walk is about; all operations name it.
+const NAME: &str = "walked";
+
+/// One operation, as it is asked.
+struct Step {
+    id: String,
+    method: Method,
+    path: String,
+    body: Option<Value>,
+    /// What the document says that a key needs; `None` is no key.
+    needs: Option<Vec<String>>,
+    names_something: bool,
+}
+
+fn steps(receipt: &str) -> Vec<Step> {
+    let document = document();
+    let steps = operations(&document)
+        .into_iter()
+        .map(|(method, path, operation)| {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            let security = operation["security"].as_array();
+            let security = security.unwrap_or_else(|| panic!("{id} declares no security"));
+            assert_eq!(security.len(), 1, "{id}");
+            let needs = security[0].get("api_key").map(|scopes| {
+                let scopes = scopes.as_array().unwrap();
+                scopes
+                    .iter()
+                    .map(|s| s.as_str().unwrap().to_owned())
+                    .collect()
+            });
+            let mut body = examples(&document, &operation)
+                .into_iter()
+                .find(|(content_type, _)| content_type == "application/json")
+                .map(|(_, example)| example);
+            if let Some(receipts) = body.as_mut().and_then(|body| body.get_mut("receipts")) {
+                *receipts = json!([receipt]);
+            }
+            Step {
+                names_something: path.contains("{queue}") || path.contains("{topic}"),
+                path: path
+                    .replace("{queue}", NAME)
+                    .replace("{topic}", NAME)
+                    .replace("{subscription}", "sub")
+                    .replace(
+                        "{id}",
+                        if path.contains("keys") {
+                            "0123456789ab"
+                        } else {
+                            "msg_000000000001a"
+                        },
+                    ),
+                method: method.to_uppercase().parse().unwrap(),
+                id,
+                body,
+                needs,
+            }
+        });
+    steps.collect()
+}
+
+impl Step {
+    async fn with(&self, app: &Guarded, key: &str) -> Answer {
+        with_key(
+            &app.gateway,
+            key,
+            self.method.clone(),
+            &self.path,
+            self.body.clone(),
+        )
+        .await
+    }
+
+    async fn without(&self, app: &Guarded) -> Answer {
+        Answer::of(app.gateway.request(self.method.clone(), &self.path)).await
+    }
+
+    /// Scopes that are enough, on names that begin so.
+    fn right(&self, names: &str) -> Option<Vec<String>> {
+        let needs = self.needs.as_ref()?;
+        Some(match needs.first().map(String::as_str) {
+            Some(verb @ ("publish" | "consume" | "manage")) => vec![format!("{verb}:{names}*")],
+            Some(scope) => vec![scope.to_owned()],
+            None => vec![format!("consume:{names}*")],
+        })
+    }
+}
+
+/// Receipts of this database, whose queue is not there.
+async fn receipt(app: &Guarded) -> String {
+    let secret = app.gateway.app.store().secret().await.unwrap();
+    ReceiptKey::new(&secret).seal(&postrider::domain::Lease {
+        queue_id: 0,
+        message_id: 1,
+        token: 1,
+        attempt: 1,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_lets_in_whom_its_security_says_and_nobody_else() {
+    let app = Guarded::start().await;
+    let steps = steps(&receipt(&app).await);
+    assert!(steps.len() > 40, "{}", steps.len());
+    let revoked = app.key(&["admin"]).await;
+    let path = format!("/v1/keys/{}", &revoked[3..15]);
+    app.as_admin(Method::DELETE, &path, json!({})).await;
+    let expired = app.key(&["admin"]).await;
+    app.database
+        .execute(&format!(
+            "UPDATE postrider.api_keys SET expires_at = now() - interval '1 s' WHERE id = '{}'",
+            &expired[3..15]
+        ))
+        .await;
+    let scopeless = app.key(&["manage:elsewhere"]).await;
+    let other_verbs = BTreeMap::from([
+        (
+            "publish",
+            app.key(&["consume:*", "manage:*", "monitor"]).await,
+        ),
+        (
+            "consume",
+            app.key(&["publish:*", "manage:*", "monitor"]).await,
+        ),
+        (
+            "manage",
+            app.key(&["publish:*", "consume:*", "monitor"]).await,
+        ),
+        (
+            "monitor",
+            app.key(&["publish:*", "consume:*", "manage:*"]).await,
+        ),
+        (
+            "admin",
+            app.key(&["publish:*", "consume:*", "manage:*", "monitor"])
+                .await,
+        ),
+    ]);
+    let mut open = Vec::new();
+    for step in &steps {
+        let id = &step.id;
+        let Some(needs) = &step.needs else {
+            assert!(step.without(&app).await.status.is_success(), "{id}");
+            open.push(id.as_str());
+            continue;
+        };
+        step.without(&app).await.expect_problem(401, "key-missing");
+        for key in ["pr_garbage", &revoked, &expired] {
+            step.with(&app, key)
+                .await
+                .expect_problem(401, "key-refused");
+        }
+        if let [scope] = needs.as_slice() {
+            let answer = step.with(&app, &other_verbs[scope.as_str()]).await;
+            answer.expect_problem(403, "scope-missing");
+        } else if !step.names_something {
+            // A list, of nothing for this key.
+            assert_eq!(
+                step.with(&app, &scopeless).await.status,
+                StatusCode::OK,
+                "{id}"
+            );
+        }
+    }
+    open.sort_unstable();
+    assert_eq!(open, ["livez", "readyz"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_a_key_does_not_see_is_answered_as_one_that_is_not_there() {
+    let app = Guarded::start().await;
+    let steps = steps(&receipt(&app).await);
+    let mut named = Vec::new();
+    for step in steps.iter().filter(|step| step.names_something) {
+        let id = &step.id;
+        let right: Vec<String> = step.right(NAME).unwrap();
+        let right: Vec<&str> = right.iter().map(String::as_str).collect();
+        let right = app.key(&right).await;
+        let wrong = step.right("elsewhere").unwrap();
+        let wrong: Vec<&str> = wrong.iter().map(String::as_str).collect();
+        let wrong = app.key(&wrong).await;
+        if ["put_queue", "put_topic"].contains(&id.as_str()) {
+            // What it would make tells nothing of what is there.
+            step.with(&app, &wrong)
+                .await
+                .expect_problem(403, "scope-missing");
+            continue;
+        }
+        let missing = step.with(&app, &right).await;
+        assert_eq!(
+            missing.status,
+            StatusCode::NOT_FOUND,
+            "{id} {}",
+            missing.text
+        );
+        assert_eq!(
+            alike(&step.with(&app, &wrong).await),
+            alike(&missing),
+            "{id}"
+        );
+        named.push((step, right, wrong, alike(&missing)));
+    }
+    assert!(named.len() > 30, "{}", named.len());
+
+    for kind in ["queues", "topics"] {
+        let path = format!("/v1/{kind}/{NAME}");
+        let made = app.as_admin(Method::PUT, &path, json!({})).await;
+        assert_eq!(made.status, StatusCode::CREATED);
+    }
+    for (step, right, wrong, missing) in &named {
+        let id = &step.id;
+        assert_eq!(&alike(&step.with(&app, wrong).await), missing, "{id}");
+        // It deletes what the others are about.
+        if !["delete_queue", "delete_topic"].contains(&id.as_str()) {
+            let let_in = step.with(&app, right).await;
+            assert_ne!(let_in.status, StatusCode::UNAUTHORIZED, "{id}");
+            assert_ne!(let_in.status, StatusCode::FORBIDDEN, "{id} {}", let_in.text);
+            let code =
+                (let_in.status == StatusCode::NOT_FOUND).then(|| let_in.json()["code"].clone());
+            for gone in ["queue-not-found", "topic-not-found"] {
+                assert_ne!(code, Some(json!(gone)), "{id} {}", let_in.text);
+            }
+        }
+    }
+}
