@@ -159,9 +159,8 @@ impl Scopes {
         }
         match need {
             Need::Key => Verdict::Allowed,
-            Need::Admin => Verdict::Forbidden,
             Need::Monitor if self.0.contains(&Scope::Monitor) => Verdict::Allowed,
-            Need::Monitor => Verdict::Forbidden,
+            Need::Admin | Need::Monitor => Verdict::Forbidden,
             Need::Seen(name) if self.sees(name) => Verdict::Allowed,
             Need::Seen(_) => Verdict::Hidden,
             Need::Named(verb, name) => self.judge_verb(verb, name),

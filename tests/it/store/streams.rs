@@ -163,9 +163,12 @@ async fn a_reader_that_pages_meanwhile_sees_every_message_once_and_in_one_order(
     for one in held {
         one.end("ROLLBACK").await;
     }
-    reader.read(&app).await;
+    eventually("all have come", async || {
+        reader.read(&app).await;
+        reader.seen.len() >= committed.len()
+    })
+    .await;
     committed.sort_unstable();
-    assert_eq!(reader.seen.len(), committed.len());
     let mut from_the_start = Reader {
         after: None,
         seen: Vec::new(),
