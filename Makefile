@@ -19,11 +19,15 @@ help: ## what there is to type
 setup: ## install what is missing: a C compiler, Postgres' server programs
 	@scripts/setup
 
+# Whoever says where to listen says whom to let in, too: the gateway's own
+# default asks for API keys.
+AUTH := $(if $(findstring --auth,$(ARGS))$(findstring --listen,$(ARGS))$(POSTRIDER_AUTH)$(POSTRIDER_LISTEN),,--auth off)
+
 # exec, so that no shell stands between the terminal and the gateway: Ctrl-C and
 # SIGTERM reach it, and make waits until it has drained.
 run: setup ## build it, and serve on 127.0.0.1:8080 with a Postgres of its own
 	cargo build --release --locked
-	@exec $(TARGET)/release/postrider serve $(ARGS)
+	@exec $(TARGET)/release/postrider serve $(AUTH) $(ARGS)
 
 test: setup ## run every test; they start a Postgres of their own
 	cargo test --locked

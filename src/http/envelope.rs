@@ -21,7 +21,8 @@ use futures_util::TryFutureExt as _;
 use tower::Service;
 use tower_http::catch_panic::CatchPanic;
 
-use super::access::{Admission, Caller, Known};
+use super::access::{Admission, Caller, Granted, Known};
+use super::limits::{Quota, Standing};
 use super::operations::{Found, OPERATIONS};
 use super::problem::Problem;
 use super::{Gateway, openapi};
@@ -97,10 +98,10 @@ where
         let line = Line::of(&request, found);
         // The hot paths have no use for the caller.
         let asks = found.is_none_or(|found| !found.operation.is_hot());
-        let caller = match self.gateway.gate.admit(&request, found, self.peer) {
-            Admission::Granted(known) => known.filter(|_| asks),
+        let granted = match self.gateway.gate.admit(&request, found, self.peer) {
+            Admission::Granted(granted) => granted,
             Admission::Refused(problem) => {
-                let response = finish(problem.into_response(), request_id, line);
+                let response = finish(problem.into_response(), request_id, line, None);
                 return Box::pin(ready(Ok(response)));
             }
             Admission::Unread(id) => {
@@ -115,18 +116,31 @@ where
                         }
                         Err(error) => Err(error.into()),
                     };
-                    let response = match admitted {
-                        Ok(known) => this.route(request, Some(known)).await?.map(Body::new),
-                        Err(problem) => problem.into_response(),
+                    let (response, standing) = match admitted {
+                        Ok(Granted { known, standing }) => {
+                            let response = this.route(request, Some(known)).await?;
+                            (response.map(Body::new), standing)
+                        }
+                        Err(problem) => (problem.into_response(), None),
                     };
-                    Ok(finish(response, request_id, line))
+                    Ok(finish(response, request_id, line, standing.as_deref()))
                 });
             }
         };
+        let (caller, standing) = granted.map_or((None, None), |granted| {
+            (asks.then_some(granted.known), granted.standing)
+        });
         // Not in an async block: that would have room for the answer's future
         // twice.
         let answer = self.route(request, caller);
-        Box::pin(answer.map_ok(|response| finish(response.map(Body::new), request_id, line)))
+        Box::pin(answer.map_ok(move |response| {
+            finish(
+                response.map(Body::new),
+                request_id,
+                line,
+                standing.as_deref(),
+            )
+        }))
     }
 }
 
@@ -135,6 +149,7 @@ fn finish(
     mut response: Response<Body>,
     request_id: HeaderValue,
     line: Option<Line>,
+    standing: Option<&(Quota, Standing)>,
 ) -> Response<Body> {
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| {
         let is_error = response.status().is_client_error() || response.status().is_server_error();
@@ -145,6 +160,9 @@ fn finish(
     }
     if let Some(line) = line {
         line.write(&response, problem.as_ref(), &request_id);
+    }
+    if let Some((quota, standing)) = standing {
+        quota.describe(*standing, response.headers_mut());
     }
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     response

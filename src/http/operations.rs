@@ -126,7 +126,7 @@ impl Access {
             "403",
             "`scope-missing`: the key lacks a scope that this needs",
         );
-        let limited = ("429", "`too-many-failed-logins`, `rate-limited`");
+        let limited = ("429", "`rate-limited`");
         match self {
             Self::Open => vec![],
             Self::Key | Self::Seen => vec![unauthorized, limited],

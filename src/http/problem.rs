@@ -6,7 +6,7 @@
 //! a problem, so no other kind of error leaves the gateway.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -60,6 +60,8 @@ pub(crate) struct Problem {
     detail: String,
     errors: Vec<Part>,
     retry_after: Option<u32>,
+    /// More header fields.
+    fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
@@ -70,6 +72,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
+            fields: Vec::new(),
         }
     }
 
@@ -150,16 +153,6 @@ impl Problem {
         )
     }
 
-    /// 429: too many keys that are not known came from this address.
-    pub(crate) fn too_many_failures(seconds: u32) -> Self {
-        Self::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too-many-failed-logins",
-            "Too many API keys that are not good came from this address. Try again later.",
-        )
-        .retry_after(seconds)
-    }
-
     /// 403: the key is good for other things.
     pub(crate) fn scope_missing(scope: &str) -> Self {
         Self::new(
@@ -208,6 +201,12 @@ impl Problem {
         self
     }
 
+    /// Puts another header field on the answer.
+    pub(crate) fn with_field(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.push((name, value));
+        self
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
@@ -253,6 +252,9 @@ impl Problem {
         }
         if let Some(seconds) = self.retry_after {
             parts.headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        for (name, value) in &self.fields {
+            parts.headers.append(name, value.clone());
         }
         Response::from_parts(parts, Body::from(json))
     }

@@ -188,6 +188,33 @@ fn the_push_is_described_under_webhooks() {
     }
 }
 
+/// One message in `orders`, to settle or to look at; dead for those who ask for
+/// dead ones. Or a key. Its id, and its receipt if that is wanted.
+async fn prepare(app: &App, path: &str, wants_receipt: bool) -> (String, Value) {
+    if path.starts_with("/v1/keys/") {
+        let key = json!({"name": "example", "scopes": ["monitor"]});
+        let made = app.post("/v1/keys", key).await.expect(StatusCode::CREATED);
+        return (made["id"].as_str().unwrap().to_owned(), Value::Null);
+    }
+    app.post("/v1/queues/orders/purge", json!({"dead_letters": true}))
+        .await
+        .expect(StatusCode::OK);
+    let id = app
+        .publish("orders", json!({"body": "example", "priority": 9}))
+        .await;
+    let mut receipt = Value::Null;
+    let is_dead = path.contains("dead-letters");
+    if is_dead || wants_receipt {
+        receipt = app.receive_one("orders").await["receipt"].clone();
+    }
+    if is_dead {
+        app.settle("nack", "orders", &[&receipt], json!({"dead_letter": true}))
+            .await
+            .expect(StatusCode::OK);
+    }
+    (id, receipt)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_runs_as_it_stands() {
     let app = App::start().await;
@@ -227,32 +254,10 @@ async fn every_example_runs_as_it_stands() {
             bodies.into_iter().map(Some).collect()
         };
         for body in bodies {
-            // One message, to settle or to look at; dead for those who ask for dead ones.
-            app.post("/v1/queues/orders/purge", json!({"dead_letters": true}))
-                .await
-                .expect(StatusCode::OK);
-            let mut id = app
-                .publish("orders", json!({"body": "example", "priority": 9}))
-                .await;
-            if path.starts_with("/v1/keys/") {
-                let key = json!({"name": "example", "scopes": ["monitor"]});
-                let made = app.post("/v1/keys", key).await.expect(StatusCode::CREATED);
-                id = made["id"].as_str().unwrap().to_owned();
-            }
-            let mut receipt = Value::Null;
-            let is_dead = path.contains("dead-letters");
-            if is_dead
-                || body
-                    .as_ref()
-                    .is_some_and(|(_, b)| b.get("receipts").is_some())
-            {
-                receipt = app.receive_one("orders").await["receipt"].clone();
-            }
-            if is_dead {
-                app.settle("nack", "orders", &[&receipt], json!({"dead_letter": true}))
-                    .await
-                    .expect(StatusCode::OK);
-            }
+            let wants_receipt = body
+                .as_ref()
+                .is_some_and(|(_, b)| b.get("receipts").is_some());
+            let (id, receipt) = prepare(&app, path, wants_receipt).await;
             let queue = if path.contains("/webhook") {
                 "pushed"
             } else {

@@ -248,7 +248,7 @@ async fn failed_logins_are_limited_and_good_keys_are_not() {
         answer.expect_problem(401, "key-refused");
     }
     let refused = refused.expect("never limited");
-    refused.expect_problem(429, "too-many-failed-logins");
+    refused.expect_problem(429, "rate-limited");
     // From the same address.
     assert_eq!(ask(&app.gateway, &app.admin).await.status, StatusCode::OK);
 }
@@ -355,4 +355,35 @@ async fn uses_are_noted_at_the_latest_when_the_gateway_stops() {
     let path = format!("/v1/keys/{}", &key[3..15]);
     let read = app.as_admin(Method::GET, &path, json!({})).await;
     assert!(read.expect(StatusCode::OK)["last_used_at"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_may_be_used_as_often_as_its_rate_limit_says() {
+    let app = Guarded::start().await;
+    let limit = json!({"requests_per_second": 0.1, "burst": 3});
+    let made = app
+        .make(json!({"name": "x", "scopes": ["monitor"], "rate_limit": limit}))
+        .await;
+    assert_eq!(made["rate_limit"], limit);
+    let key = made["key"].as_str().unwrap();
+    for left in [2, 1, 0] {
+        let answer = ask(&app.gateway, key).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.headers["ratelimit-policy"], "\"key\";q=3;w=30");
+        let told = answer.headers["ratelimit"].to_str().unwrap();
+        assert!(told.starts_with(&format!("\"key\";r={left};t=")), "{told}");
+    }
+    let refused = ask(&app.gateway, key).await;
+    refused.expect_problem(429, "rate-limited");
+    assert_eq!(refused.headers["retry-after"], "10");
+    assert!(
+        refused.headers["ratelimit"]
+            .to_str()
+            .unwrap()
+            .starts_with("\"key\";r=0")
+    );
+    // Others have their own, and so has each gateway.
+    assert_eq!(ask(&app.gateway, &app.admin).await.status, StatusCode::OK);
+    let other = app.another().await;
+    assert_eq!(ask(&other, key).await.status, StatusCode::OK);
 }

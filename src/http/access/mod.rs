@@ -6,6 +6,9 @@
 //! What is wrong with a key that is refused is not said: unknown, revoked,
 //! expired and mistyped look the same.
 
+mod caller;
+mod judge;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -13,16 +16,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
-use axum::http::{Request, header};
+use axum::http::Request;
 use tokio_util::sync::CancellationToken;
 
-use super::SharedGateway;
-use super::failed_logins::FailedLogins;
-use super::operations::{Access, Found, Kind};
+pub(crate) use caller::Caller;
+use judge::{Bearer, access, bearer, judge};
+
+use super::limits::{Limiters, Quota, Standing};
+use super::operations::{Access, Found};
 use super::problem::Problem;
-use crate::domain::{KeyHasher, Need, NewKey, QueueName, Scopes, ShownKey, Verb, Verdict};
+use crate::domain::{KeyHasher, NewKey, ShownKey};
 use crate::store::{self, ApiKey, Store, StoredKey};
 
 /// Keys in memory; beyond it they are read anew, which only costs time.
@@ -37,7 +40,14 @@ pub struct Gate {
     store: Store,
     hasher: KeyHasher,
     keys: RwLock<HashMap<String, Arc<Known>>>,
-    failures: FailedLogins,
+    /// Keys that are not known, by the address that they came from. What is
+    /// counted is a wrong secret, and each look into the database for a key that
+    /// is not in memory, since that is what guessing costs. Keys in memory go on:
+    /// nobody is locked out by a neighbour that guesses.
+    failures: Limiters<IpAddr>,
+    failures_quota: Quota,
+    /// Requests, by the id of their key.
+    requests: Limiters<String>,
 }
 
 /// A key in memory.
@@ -61,20 +71,26 @@ enum Recalled {
     Nothing,
 }
 
+/// A request's key, and what is left of its rate limit.
+pub(super) struct Granted {
+    pub(super) known: Arc<Known>,
+    pub(super) standing: Option<Box<(Quota, Standing)>>,
+}
+
 /// What the gate says to a request.
 pub(super) enum Admission {
     /// It may go on; with the key, if keys are asked for.
-    Granted(Option<Arc<Known>>),
+    Granted(Option<Granted>),
     /// It may not.
     Refused(Problem),
     /// The key with this id has to be read first.
     Unread(String),
 }
 
-impl From<Result<Arc<Known>, Problem>> for Admission {
-    fn from(checked: Result<Arc<Known>, Problem>) -> Self {
+impl From<Result<Granted, Problem>> for Admission {
+    fn from(checked: Result<Granted, Problem>) -> Self {
         match checked {
-            Ok(known) => Self::Granted(Some(known)),
+            Ok(granted) => Self::Granted(Some(granted)),
             Err(problem) => Self::Refused(problem),
         }
     }
@@ -95,7 +111,13 @@ impl Gate {
             store,
             hasher: KeyHasher::new(secret),
             keys: RwLock::default(),
-            failures: FailedLogins::new(failures_per_minute),
+            failures: Limiters::default(),
+            failures_quota: Quota::new(
+                "failed-logins",
+                f64::from(failures_per_minute.get()) / 60.0,
+                Some(failures_per_minute.get()),
+            ),
+            requests: Limiters::default(),
         }
     }
 
@@ -123,9 +145,9 @@ impl Gate {
         match self.recall(shown.id()) {
             Recalled::Fresh(known) => self.check(&shown, known, request, found, from).into(),
             Recalled::Old => Admission::Unread(shown.id().to_owned()),
-            Recalled::Nothing => match self.failures.count(from) {
+            Recalled::Nothing => match self.count_failure(from) {
                 Ok(()) => Admission::Unread(shown.id().to_owned()),
-                Err(seconds) => Admission::Refused(Problem::too_many_failures(seconds)),
+                Err(problem) => Admission::Refused(problem),
             },
         }
     }
@@ -137,7 +159,7 @@ impl Gate {
         request: &Request<B>,
         found: Option<Found<'_>>,
         from: IpAddr,
-    ) -> Result<Arc<Known>, Problem> {
+    ) -> Result<Granted, Problem> {
         match (read, bearer(request)) {
             (Some(known), Bearer::Key(shown)) => self.check(&shown, known, request, found, from),
             // The look was counted.
@@ -152,7 +174,7 @@ impl Gate {
         request: &Request<B>,
         found: Option<Found<'_>>,
         from: IpAddr,
-    ) -> Result<Arc<Known>, Problem> {
+    ) -> Result<Granted, Problem> {
         if !known.is(shown, &self.hasher) {
             return Err(self.failed(from));
         }
@@ -161,14 +183,33 @@ impl Gate {
             known.used.store(true, Ordering::Relaxed);
         }
         judge(&known.key.scopes, request, found)?;
-        Ok(known)
+        let standing = match known.key.rate {
+            Some(rate) => {
+                let quota = Quota::new("key", rate.per_second, Some(rate.burst));
+                let standing = self.requests.check(known.key.id.clone(), quota, 1)?;
+                Some(Box::new((quota, standing)))
+            }
+            None => None,
+        };
+        Ok(Granted { known, standing })
     }
 
+    /// What becomes of a request with a key that is not good.
     fn failed(&self, from: IpAddr) -> Problem {
-        match self.failures.count(from) {
-            Ok(()) => Problem::key_refused(),
-            Err(seconds) => Problem::too_many_failures(seconds),
-        }
+        self.count_failure(from)
+            .err()
+            .unwrap_or_else(Problem::key_refused)
+    }
+
+    fn count_failure(&self, from: IpAddr) -> Result<(), Problem> {
+        let from = match from.to_canonical() {
+            // Who has one address of a /64 has them all.
+            IpAddr::V6(v6) => IpAddr::from((v6.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),
+            v4 @ IpAddr::V4(_) => v4,
+        };
+        self.failures
+            .check(from, self.failures_quota, 1)
+            .map(|_| ())
     }
 
     fn recall(&self, id: &str) -> Recalled {
@@ -205,8 +246,7 @@ impl Gate {
         Ok(Some(known))
     }
 
-    /// Notes once a minute which keys were used, and forgets what is of no use,
-    /// until told to stop.
+    /// Notes once a minute which keys were used, until told to stop.
     pub async fn keep(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(NOTE_USES);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -217,7 +257,6 @@ impl Gate {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => {}
             }
-            self.failures.forget_old();
             let used = self.take_used();
             if !used.is_empty()
                 && let Err(error) = self.store.note_key_uses(&used).await
@@ -265,153 +304,5 @@ impl Known {
             || self
                 .previous
                 .is_some_and(|(hash, until)| now < until && hasher.matches(shown, &hash))
-    }
-}
-
-/// What the request needs. Where there is no operation the router will refuse
-/// it; under `/v1` only after a key was shown.
-fn access<B>(request: &Request<B>, found: Option<Found<'_>>) -> Access {
-    match found {
-        Some(found) => found.operation.access,
-        None if request.uri().path().starts_with("/v1") => Access::Key,
-        None => Access::Open,
-    }
-}
-
-/// What stands behind `Authorization: Bearer`.
-enum Bearer<'r> {
-    /// There is no such header.
-    Missing,
-    /// No key, or more than one.
-    Other,
-    Key(ShownKey<'r>),
-}
-
-fn bearer<B>(request: &Request<B>) -> Bearer<'_> {
-    let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
-    let only = match (values.next(), values.next()) {
-        (None, _) => return Bearer::Missing,
-        (Some(only), None) => only.to_str().ok(),
-        (Some(_), Some(_)) => None,
-    };
-    only.and_then(|text| {
-        let (scheme, key) = text.split_once(' ')?;
-        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-        is_bearer.then(|| ShownKey::parse(key.trim())).flatten()
-    })
-    .map_or(Bearer::Other, Bearer::Key)
-}
-
-/// Whether a key with these scopes may do what the request asks for.
-fn judge<B>(
-    scopes: &Scopes,
-    request: &Request<B>,
-    found: Option<Found<'_>>,
-) -> Result<(), Problem> {
-    let (need, scope) = match access(request, found) {
-        Access::Open => return Ok(()),
-        Access::Key => (Need::Key, String::new()),
-        Access::Monitor => (Need::Monitor, "monitor".to_owned()),
-        Access::Admin => (Need::Admin, "admin".to_owned()),
-        access @ (Access::Seen | Access::Named(_)) => {
-            let named = found.and_then(|found| found.name());
-            // What is no name is not there for anybody: the endpoint says why.
-            let Some((kind, name)) = named else {
-                return Ok(());
-            };
-            let Ok(name) = QueueName::parse(&name, "") else {
-                return Ok(());
-            };
-            let makes = found.is_some_and(|found| found.operation.makes);
-            return judge_named(scopes, access, kind, &name, makes);
-        }
-    };
-    match scopes.judge(need) {
-        Verdict::Allowed => Ok(()),
-        Verdict::Forbidden | Verdict::Hidden => Err(Problem::scope_missing(&scope)),
-    }
-}
-
-fn judge_named(
-    scopes: &Scopes,
-    access: Access,
-    kind: Kind,
-    name: &QueueName,
-    makes: bool,
-) -> Result<(), Problem> {
-    let (need, scope) = match access {
-        Access::Named(verb) => (Need::Named(verb, name), format!("{}:{name}", verb.as_str())),
-        _ => (Need::Seen(name), String::new()),
-    };
-    match scopes.judge(need) {
-        Verdict::Allowed => Ok(()),
-        // What would make it cannot say that it is missing.
-        Verdict::Hidden if !makes => Err(match kind {
-            Kind::Queue => Problem::queue_not_found(name),
-            Kind::Topic => Problem::topic_not_found(name),
-        }),
-        Verdict::Hidden | Verdict::Forbidden => Err(Problem::scope_missing(&scope)),
-    }
-}
-
-/// Whose request it is: what an endpoint asks before it touches what the path
-/// does not name.
-#[derive(Clone)]
-pub(crate) struct Caller(
-    /// Without a key everything is allowed.
-    Option<Arc<Known>>,
-);
-
-impl Caller {
-    /// With this key.
-    pub(super) fn new(key: Arc<Known>) -> Self {
-        Self(Some(key))
-    }
-
-    /// Refuses what the key may not do, as if there were no such queue if it
-    /// does not see it.
-    pub(crate) fn check_queue(&self, verb: Verb, name: &QueueName) -> Result<(), Problem> {
-        let Some(known) = &self.0 else {
-            return Ok(());
-        };
-        let access = Access::Named(verb);
-        judge_named(&known.key.scopes, access, Kind::Queue, name, false)
-    }
-
-    /// Refuses to make the own queue of a subscription that it does not manage.
-    pub(crate) fn check_own_queue(
-        &self,
-        topic: &QueueName,
-        subscription: &QueueName,
-    ) -> Result<(), Problem> {
-        // What would be no name is refused where it is made.
-        match QueueName::parse(&format!("{topic}.{subscription}"), "") {
-            Ok(queue) => self
-                .check_queue(Verb::Manage, &queue)
-                .map_err(|_| Problem::scope_missing(&format!("manage:{queue}"))),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// The patterns of the names that it sees; `None` is all.
-    pub(crate) fn patterns(&self) -> Option<Vec<String>> {
-        self.0
-            .as_ref()
-            .and_then(|known| known.key.scopes.patterns())
-    }
-}
-
-impl FromRequestParts<SharedGateway> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(
-        parts: &mut Parts,
-        gateway: &SharedGateway,
-    ) -> Result<Self, Problem> {
-        match parts.extensions.get::<Self>() {
-            Some(caller) => Ok(caller.clone()),
-            None if gateway.gate.required => Err(Problem::key_missing()),
-            None => Ok(Self(None)),
-        }
     }
 }
