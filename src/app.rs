@@ -15,7 +15,7 @@ use crate::batch::Broker;
 use crate::config::{Auth, Config};
 use crate::domain::{AllowList, KeyHasher, ReceiptKey, Scope, Scopes, SealingKey};
 use crate::embedded::{self, Embedded};
-use crate::http::{self, Gate, Gateway};
+use crate::http::{self, Gate, Gateway, Tls};
 use crate::secrets;
 use crate::store::{self, ConnectOptions, NewApiKey, Store};
 use crate::webhook::{self, Pusher};
@@ -33,6 +33,9 @@ pub enum Error {
     /// The key that seals webhooks' secrets.
     #[error(transparent)]
     Secrets(#[from] secrets::Error),
+    /// The certificate that it serves with.
+    #[error(transparent)]
+    Tls(#[from] http::TlsError),
     /// The client that webhooks are pushed with.
     #[error(transparent)]
     Webhook(#[from] webhook::Error),
@@ -58,6 +61,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     store: Store,
     gateway_id: i64,
     broker: Arc<Broker>,
@@ -199,7 +203,9 @@ impl App {
             return Err(Error::Unguarded(config.listen));
         }
         // Before the database, which takes longer: a second gateway on the
-        // address is told at once.
+        // address is told at once, and so is who gave a wrong certificate.
+        let server = &config.server;
+        let tls = Tls::load(&server.tls_cert, &server.tls_key, server.http2)?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| Error::Listen {
@@ -207,7 +213,7 @@ impl App {
                 source,
             })?;
         let database = Database::open(config).await?;
-        match Self::start_on(config, listener, &database).await {
+        match Self::start_on(config, listener, tls, &database).await {
             Ok(start) => Ok(start(database)),
             Err(error) => {
                 if let Err(error) = database.close().await {
@@ -221,6 +227,7 @@ impl App {
     async fn start_on(
         config: &Config,
         listener: TcpListener,
+        tls: Option<Arc<Tls>>,
         database: &Database,
     ) -> Result<impl FnOnce(Database) -> Self + use<>, Error> {
         let store = database.store(config).await?;
@@ -275,12 +282,14 @@ impl App {
         });
         let (keeping, ended) = (Arc::clone(&gateway), stop.clone());
         tracker.spawn(async move { keeping.gate.keep(ended).await });
-        let server = tracker.spawn(http::listen(listener, gateway));
-        greet(address, config.auth, database, &gaps);
+        let options = http_options(config, tls.clone());
+        let server = tracker.spawn(http::listen(listener, gateway, options));
+        greet(address, tls.is_some(), config.auth, database, &gaps);
 
         let drain = Duration::from_secs(config.drain_seconds);
         Ok(move |database| Self {
             address,
+            tls,
             store,
             gateway_id,
             broker,
@@ -318,6 +327,15 @@ impl App {
     #[must_use]
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// Reads anew what files may have changed: the certificate and its key.
+    pub fn reload(&self) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            None => tracing::info!("there is nothing to read anew: no --tls-cert"),
+            Some(Ok(())) => tracing::info!("the certificate was read anew"),
+            Some(Err(error)) => tracing::error!(%error, "the certificate in use is kept"),
+        }
     }
 
     /// Ends it in order: no new requests; waiting receivers go home; requests in
@@ -392,13 +410,28 @@ fn admin<'a>(id: &'a str, hash: &'a [u8; 32]) -> NewApiKey<'a> {
     }
 }
 
+/// How to serve.
+fn http_options(config: &Config, tls: Option<Arc<Tls>>) -> http::Options {
+    let server = &config.server;
+    http::Options {
+        // Besides connections: those to the database and to webhooks, and the rest.
+        max_connections: server.connections(config.database_connections + 100),
+        http2: server.http2,
+        tls,
+        cors_origins: server.origins(),
+        head_time: server.head_time,
+        idle_time: server.idle_time,
+    }
+}
+
 /// Says what a person at a terminal wants to know.
-fn greet(address: SocketAddr, auth: Auth, database: &Database, gaps: &[String]) {
+fn greet(address: SocketAddr, is_tls: bool, auth: Auth, database: &Database, gaps: &[String]) {
+    let scheme = if is_tls { "https" } else { "http" };
     tracing::info!(
-        "postrider {} listening on http://{address}",
+        "postrider {} listening on {scheme}://{address}",
         env!("CARGO_PKG_VERSION")
     );
-    tracing::info!("docs: http://{address}/docs");
+    tracing::info!("docs: {scheme}://{address}/docs");
     tracing::info!("{}", database.description);
     match auth {
         Auth::Required => tracing::info!("auth: required; requests need an API key"),

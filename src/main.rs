@@ -75,6 +75,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     raise_open_files();
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    // Even without TLS: it would end the process.
+    let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP")?;
     // A signal also ends the wait for a database that is away.
     let app = tokio::select! {
         app = App::start(config) => app?,
@@ -87,9 +89,12 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             "Admin API key, shown this once (send it as Authorization: Bearer KEY):\n{key}\n"
         ))?;
     }
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hang_up.recv() => app.reload(),
+        }
     }
     tracing::info!("stopping; once more to stop at once");
     tokio::select! {

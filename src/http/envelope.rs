@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse as _;
 use futures_util::TryFutureExt as _;
@@ -25,7 +26,7 @@ use super::access::{Admission, Caller, Granted, Known};
 use super::limits::{Quota, Standing};
 use super::operations::{Found, OPERATIONS};
 use super::problem::Problem;
-use super::{Gateway, openapi};
+use super::{Gateway, head_limits, openapi};
 
 /// What makes an answer of a panic.
 type OnPanic = fn(Box<dyn Any + Send>) -> axum::response::Response;
@@ -93,6 +94,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if let Err(problem) = head_limits::check_head(&request) {
+            return Box::pin(ready(Ok(refuse(&request, problem.into_response()))));
+        }
         let request_id = request_id(&request);
         let found = OPERATIONS.find(request.method(), request.uri().path());
         let line = Line::of(&request, found);
@@ -144,6 +148,11 @@ where
     }
 }
 
+/// The answer to a request that is not looked at further.
+pub(super) fn refuse<B>(request: &Request<B>, response: Response<Body>) -> Response<Body> {
+    finish(response, request_id(request), Line::of(request, None), None)
+}
+
 /// Writes the problem, the log's line and the id.
 fn finish(
     mut response: Response<Body>,
@@ -164,7 +173,10 @@ fn finish(
     if let Some((quota, standing)) = standing {
         quota.describe(*standing, response.headers_mut());
     }
-    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id);
+    // Bodies hold what others have sent.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

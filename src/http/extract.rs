@@ -12,6 +12,7 @@ use serde::de::{self, DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::coding::{self, Coding};
 use super::problem::Problem;
 use crate::domain::{self, MessageId, QueueName, quoted};
 
@@ -128,15 +129,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoParams {}
 
-/// The whole body, at most [`BODY_LIMIT`] bytes, arrived within [`BODY_TIME`].
+/// The whole body, expanded, at most [`BODY_LIMIT`] bytes, arrived within
+/// [`BODY_TIME`].
 pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body-too-large",
-            format!("The request's body is over the limit of {BODY_LIMIT} bytes."),
-        )
-    };
     // Refused unread, before a client that waits for 100 Continue sends it.
     let announced = headers
         .get(CONTENT_LENGTH)
@@ -144,19 +139,54 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
     if announced.is_some_and(|length| length > BODY_LIMIT as u64) {
         return Err(too_large());
     }
+    if let Some(coding) = Coding::of(headers)? {
+        // Few are, so the rest have no room for it.
+        return Box::pin(read_coded(coding, body)).await;
+    }
     match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::bad_request(
-            "body-cut-off",
-            "The connection broke before the body ended.",
-        )),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "body-timeout",
-            "The body did not arrive within 30 s.",
-        )),
+        Ok(Err(_)) => Err(cut_off()),
+        Err(_) => Err(timed_out()),
     }
+}
+
+/// The same of a body that is compressed.
+async fn read_coded(coding: Coding, body: Body) -> Result<Bytes, Problem> {
+    let expanded = coding::expand(coding, body, BODY_LIMIT);
+    match tokio::time::timeout(BODY_TIME, expanded).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(coding::Failure::TooLarge)) => Err(too_large()),
+        Ok(Err(coding::Failure::CutOff)) => Err(cut_off()),
+        Ok(Err(coding::Failure::Broken)) => Err(Problem::bad_request(
+            "malformed-encoding",
+            "The body is not whole, or not what its Content-Encoding says.",
+        )),
+        Err(_) => Err(timed_out()),
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body-too-large",
+        format!("The request's body is over the limit of {BODY_LIMIT} bytes, expanded."),
+    )
+}
+
+fn cut_off() -> Problem {
+    Problem::bad_request(
+        "body-cut-off",
+        "The connection broke before the body ended.",
+    )
+}
+
+fn timed_out() -> Problem {
+    Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body-timeout",
+        "The body did not arrive within 30 s.",
+    )
 }
 
 fn is_length_limit(error: &axum::Error) -> bool {

@@ -7,10 +7,12 @@
 
 mod access;
 mod ack;
+mod coding;
 mod dead_letters;
 mod envelope;
 mod extend;
 mod extract;
+mod head_limits;
 mod health;
 mod keys;
 mod limits;
@@ -51,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use access::Gate;
-pub use listen::listen;
+pub use listen::{Options, Tls, TlsError, listen};
 pub use openapi::document;
 
 use crate::batch::Broker;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::{HeaderValue, header};
 use axum::middleware;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -27,7 +28,8 @@ use super::{
         title = "Postrider",
         description = "Message queues over plain HTTP, kept in Postgres.\n\n\
             Errors are RFC 9457 problem details; match on `code`. Durations are seconds, times are \
-            RFC 3339 in UTC by the database's clock.",
+            RFC 3339 in UTC by the database's clock. \
+            Bodies of requests may be compressed, with `Content-Encoding` `gzip` or `zstd`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "This gateway")),
@@ -190,18 +192,24 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
             let responses = &mut operation.responses.responses;
             let of_bodies = [
                 ("408", "`body-timeout`: the body did not arrive within 30 s"),
-                ("413", "`body-too-large`: over 16 MiB"),
-                ("415", "`unsupported-media-type`"),
+                ("413", "`body-too-large`: over 16 MiB, expanded"),
+                (
+                    "415",
+                    "`unsupported-media-type`, `unsupported-content-encoding`",
+                ),
             ];
             let of_bodies = of_bodies
                 .into_iter()
                 .filter(|_| operation.request_body.is_some());
             for (status, description) in [
                 ("400", "The path, the query or the body is not well-formed"),
+                ("414", "`uri-too-long`: over 8 KiB"),
+                ("431", "`headers-too-large`: over 64, or one over 16 KiB"),
                 ("500", "`internal`: a bug; the log has more"),
                 (
                     "503",
-                    "`database-unavailable`, `storage-full`, `overloaded`: try again",
+                    "`database-unavailable`, `storage-full`, `overloaded`, `too-many-connections`: try \
+                     again",
                 ),
             ]
             .into_iter()
@@ -277,11 +285,31 @@ fn flatten(document: &mut utoipa::openapi::OpenApi) {
     components.schemas.extend(flat);
 }
 
+/// What a page of `/docs` may load: its own files and the document, and inline
+/// styles and images, which Swagger UI makes. Nobody may frame it.
+const DOCS_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
 /// Swagger UI at `/docs`, from files that are in the binary; the document at
 /// `/openapi.json`.
 pub(super) fn swagger_ui(document: utoipa::openapi::OpenApi) -> Router {
-    SwaggerUi::new("/docs")
+    let docs: Router = SwaggerUi::new("/docs")
         .url("/openapi.json", document)
         .config(Config::from("/openapi.json").try_it_out_enabled(true))
-        .into()
+        .into();
+    docs.route_layer(middleware::map_response(secured))
+}
+
+/// Headers for what a browser shows.
+async fn secured(mut response: axum::response::Response) -> axum::response::Response {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, DOCS_CSP),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
 }

@@ -164,6 +164,12 @@ fn what_is_wrong_on_the_command_line_is_named() {
         (&["--drain-seconds", "soon"], "--drain-seconds"),
         (&["--webhook-allow", "10.0.0.1/8"], "10.0.0.0/8"),
         (&["--webhook-allow", "localhost"], "CIDR:PORT"),
+        (&["--max-connections", "0"], "--max-connections"),
+        (&["--http2", "perhaps"], "--http2"),
+        (
+            &["--cors-origin", "https://a.example/"],
+            "https://a.example",
+        ),
         (&["migrate", "--log", "no=such=filter"], "--log"),
     ] {
         let errors = failure(&postrider(args).output().unwrap());

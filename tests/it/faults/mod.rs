@@ -6,3 +6,4 @@ mod process;
 mod pushes;
 mod races;
 mod restarts;
+mod signals;

@@ -30,7 +30,7 @@ impl Process {
         std::thread::spawn(move || {
             let mut log = String::new();
             for line in stderr.lines().map_while(Result::ok) {
-                if let Some(at) = line.find("listening on http://") {
+                if let Some(at) = line.find("listening on http") {
                     let _ = found.send(Ok(line[at + "listening on ".len()..].to_owned()));
                 }
                 log += &line;
@@ -40,6 +40,10 @@ impl Process {
         });
         let url = url.recv_timeout(Duration::from_mins(1)).unwrap().unwrap();
         Self { child, url }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(super) fn signal(&self, signal: Signal) {

@@ -10,12 +10,12 @@ use tokio::net::TcpStream;
 use super::counts::expect_counts;
 use crate::support::{Answer, App, Gateway};
 
-async fn connect(gateway: &Gateway) -> TcpStream {
+pub(super) async fn connect(gateway: &Gateway) -> TcpStream {
     TcpStream::connect(gateway.app.address()).await.unwrap()
 }
 
 /// Reads until the other side closes.
-async fn read_to_end(stream: &mut TcpStream) -> String {
+pub(super) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     // A reset is an end, too.
@@ -26,7 +26,7 @@ async fn read_to_end(stream: &mut TcpStream) -> String {
 }
 
 /// Sends bytes and reads what comes until the gateway closes.
-async fn exchange(gateway: &Gateway, request: &[u8]) -> String {
+pub(super) async fn exchange(gateway: &Gateway, request: &[u8]) -> String {
     let mut stream = connect(gateway).await;
     stream.write_all(request).await.unwrap();
     tokio::time::timeout(Duration::from_mins(1), read_to_end(&mut stream))
@@ -34,14 +34,14 @@ async fn exchange(gateway: &Gateway, request: &[u8]) -> String {
         .unwrap()
 }
 
-fn status(answer: &str) -> u16 {
+pub(super) fn status(answer: &str) -> u16 {
     let line = answer.lines().next().unwrap_or_default();
     line.split(' ').nth(1).unwrap_or("0").parse().unwrap_or(0)
 }
 
 /// The problem in an answer that was read whole.
 #[track_caller]
-fn problem(answer: &str) -> Value {
+pub(super) fn problem(answer: &str) -> Value {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(
         head.to_lowercase()
@@ -251,7 +251,7 @@ async fn headers_and_addresses_that_are_too_long_are_refused() {
 
 /// Like [`exchange`], for requests that are refused while they are sent: the
 /// answer may be lost with the connection.
-async fn exchange_lossy(gateway: &Gateway, request: &[u8]) -> String {
+pub(super) async fn exchange_lossy(gateway: &Gateway, request: &[u8]) -> String {
     let mut stream = connect(gateway).await;
     if stream.write_all(request).await.is_err() {
         return String::new();

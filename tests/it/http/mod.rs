@@ -23,6 +23,7 @@ mod receive;
 mod redrive;
 mod refusal;
 mod schema;
+mod server;
 mod stream;
 mod subscriptions;
 mod topic_refusals;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::app;
-use postrider::config::{Auth, Config, LogFormat};
+use postrider::config::{Auth, Config, LogFormat, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -59,6 +59,7 @@ pub(crate) fn config(database_url: &str) -> Config {
         log: "off".into(),
         log_format: LogFormat::Human,
         drain_seconds: 5,
+        server: Server::default(),
     }
 }
 

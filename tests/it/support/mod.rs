@@ -4,10 +4,12 @@ mod app;
 mod calls;
 mod postgres;
 mod receiver;
+mod tls;
 mod wire;
 
 pub(crate) use app::{Answer, App, Gateway, config, eventually, http_client};
 pub(crate) use calls::{Begun, begin, message};
 pub(crate) use postgres::Database;
 pub(crate) use receiver::{Received, Receiver, Reply};
+pub(crate) use tls::{certificate, https_client};
 pub(crate) use wire::Wire;

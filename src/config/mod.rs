@@ -1,5 +1,7 @@
 //! What can be set, by option or by environment variable, checked once.
 
+mod server;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::str::FromStr;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+
+pub use server::{Origin, Server};
 
 use crate::domain::AllowEntry;
 use crate::store::{ConnectOptions, Store};
@@ -212,6 +216,11 @@ pub struct Config {
         value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600)
     )]
     pub drain_seconds: u64,
+
+    /// The HTTP server.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub server: Server,
 }
 
 /// Whether requests need an API key.
