@@ -20,12 +20,12 @@ const QUEUES: usize = 10_000;
 /// is a hint to look, the counts are the truth.
 #[derive(Debug, Default)]
 pub struct Events {
-    pending: Mutex<HashMap<i64, Vec<Event>>>,
+    pending: Mutex<HashMap<Option<i64>, Vec<Event>>>,
     some: Notify,
 }
 
 impl Events {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Vec<Event>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Option<i64>, Vec<Event>>> {
         self.pending
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -33,6 +33,11 @@ impl Events {
 
     /// Notes what happened to a queue.
     pub fn add(&self, queue_id: i64, event: Event) {
+        self.add_about(Some(queue_id), event);
+    }
+
+    /// Notes what happened to a queue, or to what all have in common.
+    pub fn add_about(&self, queue_id: Option<i64>, event: Event) {
         let mut pending = self.lock();
         if pending.len() >= QUEUES && !pending.contains_key(&queue_id) {
             return;
@@ -45,8 +50,8 @@ impl Events {
         self.some.notify_one();
     }
 
-    /// Waits until there is something to tell, and takes it.
-    pub async fn take(&self) -> HashMap<i64, Vec<Event>> {
+    /// Waits until there is something to tell, and takes it, by queue.
+    pub async fn take(&self) -> HashMap<Option<i64>, Vec<Event>> {
         loop {
             let some = self.some.notified();
             let pending = std::mem::take(&mut *self.lock());

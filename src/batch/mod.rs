@@ -34,6 +34,10 @@ pub use receivers::Wait;
 
 use crate::store::Error;
 
+/// How often a statement that had no effect (the victim of a deadlock, for
+/// instance) is run again.
+const RETRIES: usize = 3;
+
 /// Bounds of a batcher.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -248,10 +252,13 @@ where
 
     async fn answer(&self, items: Arc<Vec<I>>, replies: Vec<oneshot::Sender<Result<O, Error>>>) {
         let mut result = caught((self.run)(Arc::clone(&items))).await;
-        if let Err(error) = &result
-            && error.is_retryable()
-        {
-            result = caught((self.run)(Arc::clone(&items))).await;
+        for _ in 0..RETRIES {
+            match &result {
+                Err(error) if error.is_retryable() => {
+                    result = caught((self.run)(Arc::clone(&items))).await;
+                }
+                _ => break,
+            }
         }
         match result {
             Ok(answers) => {

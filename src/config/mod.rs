@@ -130,7 +130,7 @@ pub struct Config {
     /// Connections to the database, at most
     #[arg(
         long, global = true, env = "POSTRIDER_DATABASE_CONNECTIONS", default_value_t = 12,
-        value_name = "N", value_parser = clap::value_parser!(u32).range(3..=1000)
+        value_name = "N", value_parser = clap::value_parser!(u32).range(4..=1000)
     )]
     pub database_connections: u32,
 
@@ -182,6 +182,14 @@ pub struct Config {
         value_name = "N", value_parser = clap::value_parser!(i64).range(1..)
     )]
     pub backlog_high: i64,
+
+    /// Age of a snapshot or transaction, held anywhere in the database, that is
+    /// told of as `storage.snapshot_held`
+    #[arg(
+        long, global = true, env = "POSTRIDER_SNAPSHOT_AGE_WARNING_SECONDS", default_value_t = 300,
+        value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub snapshot_age_warning_seconds: u32,
 
     /// Days that the attempts of pushes to webhooks are kept
     #[arg(

@@ -56,14 +56,44 @@ pub enum Event {
         /// From how many on it was high.
         threshold: i64,
     },
+    /// Somebody holds a snapshot, for so long that dead rows pile up.
+    #[serde(rename = "storage.snapshot_held")]
+    SnapshotHeld {
+        /// What it is: a `session`, `standby`, `slot` or `prepared` transaction.
+        kind: String,
+        /// The server's process.
+        pid: Option<i32>,
+        /// What the session says it is.
+        application: Option<String>,
+        /// As whom it is logged in.
+        role: Option<String>,
+        /// The session's state.
+        state: Option<String>,
+        /// Of the slot or prepared transaction.
+        name: Option<String>,
+        /// For how long.
+        age_seconds: u64,
+        /// From when on it is told.
+        threshold_seconds: u32,
+        /// What to do about it.
+        what_to_do: String,
+    },
+    /// Nobody does any more.
+    #[serde(rename = "storage.snapshot_released")]
+    SnapshotReleased {
+        /// From when on it is told.
+        threshold_seconds: u32,
+    },
 }
 
-/// An event and the queue that it is about, as it is published.
+/// An event and the queue that it is about, if it is about one, as it is
+/// published.
 #[derive(Debug, Serialize)]
 struct Body<'a> {
     #[serde(flatten)]
     event: &'a Event,
-    queue: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<&'a str>,
 }
 
 impl Event {
@@ -87,6 +117,8 @@ impl Event {
             Self::WebhookDisabled { .. } => "webhook.disabled",
             Self::BacklogHigh { .. } => "queue.backlog_high",
             Self::BacklogCleared { .. } => "queue.backlog_cleared",
+            Self::SnapshotHeld { .. } => "storage.snapshot_held",
+            Self::SnapshotReleased { .. } => "storage.snapshot_released",
         }
     }
 
@@ -125,10 +157,10 @@ impl Event {
     ///
     /// # Errors
     /// None in practice: numbers and text.
-    pub fn body(&self, queue: &QueueName) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn body(&self, queue: Option<&QueueName>) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(&Body {
             event: self,
-            queue: queue.as_str(),
+            queue: queue.map(QueueName::as_str),
         })
     }
 }
@@ -157,7 +189,7 @@ mod tests {
     #[test]
     fn the_body_says_what_happened_and_where() {
         let queue = QueueName::parse("orders", "queue").expect("a name");
-        let body = Event::dead_lettered("max-attempts", &[26]).body(&queue);
+        let body = Event::dead_lettered("max-attempts", &[26]).body(Some(&queue));
         assert_eq!(
             String::from_utf8(body.expect("JSON")).expect("text"),
             format!(

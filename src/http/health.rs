@@ -36,6 +36,11 @@ pub(crate) struct Health {
     responses((status = 200, description = "It runs", body = Health)),
 )]
 pub(crate) async fn livez(Query(NoParams {}): Query<NoParams>) -> Response {
+    lives()
+}
+
+/// The answer of a gateway that runs.
+pub(super) fn lives() -> Response {
     let health = Health {
         status: "ok",
         version: None,
@@ -56,7 +61,8 @@ pub(crate) struct ReadyParams {
 
 /// Whether the gateway can serve
 ///
-/// Asks the database.
+/// Asks the database whether it can be written to, over a connection of its own,
+/// and answers within two seconds.
 #[utoipa::path(
     get, path = "/readyz", tag = "Operations",
     params(ReadyParams),
@@ -81,12 +87,11 @@ pub(crate) async fn readyz(
         postgres: None,
         promises_off: None,
     };
+    let postgres = store.ready().await?;
     if params.verbose.is_some() {
         health.version = Some(env!("CARGO_PKG_VERSION"));
-        health.postgres = Some(store.server_version().await?);
+        health.postgres = Some(postgres);
         health.promises_off = Some(gateway.gaps.clone());
-    } else {
-        store.ping().await?;
     }
     Ok(reply(StatusCode::OK, &health))
 }

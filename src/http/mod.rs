@@ -34,10 +34,12 @@ mod queues;
 mod receive;
 mod resource;
 mod settle;
+mod storage;
 mod stream;
 mod subscription_config;
 mod subscriptions;
 mod topics;
+mod waiting;
 mod webhooks;
 
 use std::sync::Arc;
@@ -55,6 +57,7 @@ use tokio_util::task::TaskTracker;
 pub use access::Gate;
 pub use listen::{Options, Tls, TlsError, listen};
 pub use openapi::document;
+pub use waiting::meanwhile;
 
 use crate::batch::Broker;
 use crate::domain::{AllowList, QueueName, ReceiptKey, SealingKey};
@@ -77,6 +80,8 @@ pub struct Gateway {
     /// The time, for the sanity of times that clients send; never for what is
     /// visible when.
     pub clock: fn() -> DateTime<Utc>,
+    /// The age of a snapshot, in seconds, from which on it is warned of.
+    pub snapshot_age_warning: u32,
     /// Promises that the database's settings do not allow.
     pub gaps: Vec<String>,
     /// Pushes the tests of webhooks.

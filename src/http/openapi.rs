@@ -18,8 +18,8 @@ use super::operations::Access;
 use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, dead_letters, extend, health, keys, messages, metrics, nack,
-    publish, publish_topic, purge, queues, receive, stream, subscriptions, topics, uncancelled,
-    webhooks,
+    publish, publish_topic, purge, queues, receive, storage, stream, subscriptions, topics,
+    uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -110,6 +110,7 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             topics::get_topic,
             topics::delete_topic
         ))
+        .routes(routes!(storage::storage_health))
         .routes(routes!(stream::read_stream))
         .routes(routes!(publish_topic::explain))
         .routes(routes!(subscriptions::list_subscriptions))

@@ -97,7 +97,7 @@ const ACCESS: &[(Access, &[&str])] = &[
             "resend_webhook",
         ],
     ),
-    (Access::Monitor, &["metrics"]),
+    (Access::Monitor, &["metrics", "storage_health"]),
     (
         Access::Admin,
         &[

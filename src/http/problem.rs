@@ -359,6 +359,24 @@ impl From<store::Error> for Problem {
                 )
                 .retry_after(1)
             }
+            store::Error::ReadOnly => {
+                tracing::warn!("the database is read-only");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "database-unavailable",
+                    "The database is read-only: a standby, or set so. Try again.",
+                )
+                .retry_after(1)
+            }
+            store::Error::Retry(source) => {
+                tracing::warn!(error = %source, "the database gave a statement up");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "database-unavailable",
+                    "The database is busy with the same thing. Nothing was changed: try again.",
+                )
+                .retry_after(1)
+            }
             store::Error::StorageFull(source) => {
                 tracing::error!(error = %source, "the database's disk is full");
                 Self::new(

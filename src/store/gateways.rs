@@ -1,15 +1,22 @@
 //! Gateways knowing of each other, and what they tell each other.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 
-use super::{Error, Store};
+use super::{CONNECT, Error, SESSION, Store, watch};
 
 /// The channel that all gateways listen on.
 const CHANNEL: &str = "postrider_ready";
+
+/// After so long without a word the connection is tried: it may be dead, and
+/// nothing else would ever tell.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// How long it may take to answer.
+const ASKING: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Says that this gateway lives and how many receivers wait here; whether
@@ -82,7 +89,17 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn announcements(&self, gateway_id: i64) -> Result<Announcements, Error> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
+        let session = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql(SESSION).execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(self.pool.options().clone());
+        let mut listener = PgListener::connect_with(&session).await?;
         listener.listen(CHANNEL).await?;
         Ok(Announcements {
             listener,
@@ -106,7 +123,16 @@ impl Announcements {
     /// # Errors
     /// Any; the caller connects anew.
     pub async fn next(&mut self) -> Result<Option<Vec<i64>>, Error> {
-        while let Some(notification) = self.listener.try_recv().await? {
+        loop {
+            // Reading is all it does, so it can be broken off.
+            let Ok(heard) = tokio::time::timeout(QUIET, self.listener.try_recv()).await else {
+                let asking = sqlx::raw_sql("SELECT 1").execute(&mut self.listener);
+                watch::in_time(ASKING, asking).await?;
+                continue;
+            };
+            let Some(notification) = heard? else {
+                return Ok(None);
+            };
             let (from, ids) = notification.payload().split_once(':').unwrap_or_default();
             if from != self.gateway_id.to_string() {
                 return Ok(Some(
@@ -114,6 +140,5 @@ impl Announcements {
                 ));
             }
         }
-        Ok(None)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sqlx::Row as _;
 
-use super::{Error, Store, statements};
+use super::{CONNECT, Error, Store, pool, statements, watch};
 
 statements! {
     EXPIRE = "expire";
@@ -76,6 +76,15 @@ impl Store {
         Ok(dead)
     }
 
+    /// Whether a statement of this gateway has found the disk full since this was
+    /// last asked: then every page that a vacuum can free is wanted.
+    #[must_use]
+    pub fn was_full(&self) -> bool {
+        // Both, so that neither remembers.
+        let full = [self.pool.was_full(), self.hot.was_full()];
+        full.contains(&true)
+    }
+
     /// Vacuums the narrow tables, without cost delay and without truncation
     /// (which would lock them). One gateway at a time; whether it was this one.
     ///
@@ -84,7 +93,8 @@ impl Store {
     pub async fn vacuum_hot_tables(&self) -> Result<bool, Error> {
         // Session-level, on a connection of its own that is closed afterwards:
         // VACUUM cannot run in a transaction.
-        let mut connection = self.pool.acquire().await?.detach();
+        let connecting = pool::connect(self.pool.options());
+        let (mut connection, _) = watch::in_time(CONNECT, connecting).await?;
         let row = sqlx::query("SELECT pg_try_advisory_lock(hashtext('postrider vacuum'))")
             .fetch_one(&mut connection)
             .await?;

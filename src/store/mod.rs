@@ -59,15 +59,18 @@ mod gateways;
 mod keys;
 mod maintenance;
 mod partitions;
+mod pool;
 mod publish;
 mod publish_topic;
 mod purge;
 mod queues;
 mod settle;
+mod storage;
 mod stream;
 mod subscriptions;
 mod topics;
 mod topology;
+mod watch;
 pub mod watermark;
 mod webhooks;
 
@@ -78,7 +81,7 @@ use std::time::Duration;
 
 /// How to reach a database.
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 pub use backlog::Backlog;
@@ -98,6 +101,7 @@ pub use publish_topic::{
 };
 pub use queues::{Put, Queue};
 pub use settle::{Fate, Settle, Settled};
+pub use storage::{Holder, HotTable, KeptFor, Partition, Storage};
 pub use stream::Retained;
 pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
 pub use topics::Topic;
@@ -109,11 +113,17 @@ pub use webhooks::{
 };
 
 use crate::metrics::Metrics;
+use pool::Pool;
 
 /// The migrations, embedded.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// Set on every connection.
+/// Set on every connection; the answer is the server's process.
+///
+/// Nothing waits for ever: statements and locks have their time-outs, a session
+/// that somebody left in a transaction is ended, and the server notices within a
+/// minute that a gateway is gone and gives up what that has locked. (How a
+/// gateway notices that the server is gone: [`watch`].)
 ///
 /// The planner's switches are part of the design: the statements are written
 /// for one plan, the statistics of tables that go from empty to millions in a
@@ -130,16 +140,40 @@ const SESSION: &str = "
     SET enable_bitmapscan = off;
     SET jit = off;
     SET work_mem = '16MB';
-    SET client_min_messages = 'warning'";
+    SET client_min_messages = 'warning';
+    SET tcp_keepalives_idle = 30;
+    SET tcp_keepalives_interval = 10;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '60s';
+    SELECT pg_backend_pid()";
+
+/// Set on the connection of migrations, which may run for longer than a
+/// statement's time-out and need no planner switches. One that waits for another
+/// gateway's is told so and waits on.
+const MIGRATION_SESSION: &str = "
+    SET application_name = 'postrider migrate';
+    SET statement_timeout = 0;
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '60s';
+    SET client_min_messages = 'warning';
+    SET tcp_keepalives_idle = 30;
+    SET tcp_keepalives_interval = 10;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '60s'";
+
+/// How long making a connection may take, where nobody else bounds it.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: Pool,
     /// For publish, claim and the ends of leases: a few connections that are
     /// always busy, so that what their sessions have cached is warm, and that no
     /// listing or sweep holds.
-    hot: PgPool,
+    hot: Pool,
+    probe: Arc<watch::Probe>,
+    storage: Arc<storage::Observed>,
     queues: Arc<queues::Cache>,
     topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
@@ -159,11 +193,15 @@ impl Store {
         let options = options.disable_statement_logging();
         // A dozen taken in turn do a tenth less than four.
         let hot = (connections / 3).max(1);
+        // One listens to other gateways, one asks whether the server is there.
+        let pool = connections.saturating_sub(hot + 2).max(1);
         Self {
-            // At rest the workers take each connection every few seconds, and
-            // none of their statements needs a ping of its own.
-            pool: pool(options.clone(), connections - hot, Duration::from_secs(5)),
-            hot: pool(options, hot, Duration::from_secs(1)),
+            // A round trip more is nothing here, and a connection that has died
+            // is found before a statement is sent on it.
+            pool: Pool::new(options.clone(), pool, Duration::ZERO),
+            hot: Pool::new(options, hot, Duration::from_secs(1)),
+            probe: Arc::default(),
+            storage: Arc::default(),
             queues: Arc::default(),
             topologies: Arc::default(),
             watermarks: Arc::default(),
@@ -193,9 +231,11 @@ impl Store {
     /// [`Error::Unavailable`]; [`Error::TooOld`]; [`Error::Migrate`] if the schema
     /// was made by a newer version or changed by hand.
     pub async fn migrate(&self) -> Result<(), Error> {
-        // A connection of its own: migrations may take longer than a
-        // statement's time-out, and need no planner switches.
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        let connecting = PgConnection::connect_with(self.pool.options());
+        let mut connection = watch::in_time(CONNECT, connecting).await?;
+        sqlx::raw_sql(MIGRATION_SESSION)
+            .execute(&mut connection)
+            .await?;
         let row = sqlx::query(
             "SELECT current_setting('server_version'),
                 current_setting('server_version_num')::integer",
@@ -213,27 +253,14 @@ impl Store {
         };
         migrator.run_direct(None, &mut connection, false).await?;
         connection.close().await?;
-        self.make_partitions().await
-    }
-
-    /// One round trip.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn ping(&self) -> Result<(), Error> {
-        sqlx::raw_sql("SELECT 1").execute(&self.pool).await?;
-        Ok(())
-    }
-
-    /// The server's version, such as `17.2`.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn server_version(&self) -> Result<String, Error> {
-        let row = sqlx::query("SELECT current_setting('server_version')")
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(row.try_get(0)?)
+        match self.make_partitions().await {
+            // Acks must work, and there is room for those.
+            Err(error @ Error::StorageFull(_)) => {
+                tracing::error!(%error, "no room for more partitions");
+                Ok(())
+            }
+            made => made,
+        }
     }
 
     /// The settings that promises rest on, each with what is lost without it;
@@ -280,7 +307,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 18] = [
+        let groups: [&[(&str, &str)]; 19] = [
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
@@ -291,6 +318,7 @@ impl Store {
             delete_queue::STATEMENTS,
             claim::STATEMENTS,
             settle::STATEMENTS,
+            storage::STATEMENTS,
             due::STATEMENTS,
             browse::STATEMENTS,
             purge::STATEMENTS,
@@ -305,7 +333,7 @@ impl Store {
 
     /// Closes all connections, once those in use are given back.
     pub async fn close(&self) {
-        tokio::join!(self.pool.close(), self.hot.close());
+        tokio::join!(self.pool.close(), self.hot.close(), self.probe.close());
     }
 
     /// The metrics of this gateway.
@@ -319,34 +347,6 @@ impl Store {
     pub fn watermarks(&self) -> &watermark::Watermarks {
         &self.watermarks
     }
-}
-
-/// Connections that are made when needed. One that has rested for so long is
-/// tried before it is used.
-fn pool(options: ConnectOptions, connections: u32, rested: Duration) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(Duration::from_secs(5))
-        .max_lifetime(Duration::from_hours(1))
-        .test_before_acquire(false)
-        .before_acquire(move |connection, meta| {
-            // A ping before every statement would cost a round trip each; one
-            // for connections that rested is enough to notice a restart.
-            Box::pin(async move {
-                if meta.idle_for > rested {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                sqlx::raw_sql(SESSION).execute(connection).await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with(options)
 }
 
 /// Declares the statements of a module: a constant each, and the list of all.

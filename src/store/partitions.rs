@@ -198,12 +198,7 @@ impl Store {
 
     async fn drop_partition(&self, lo: i64, hi: i64) -> Result<bool, Error> {
         // Before anything is moved out: the bodies stay as long as the stream.
-        let row = sqlx::query(RETAINED)
-            .bind(lo)
-            .bind(hi)
-            .fetch_one(&self.pool)
-            .await?;
-        if row.try_get(0)? {
+        if self.retains(lo, hi).await? {
             return Ok(false);
         }
         // One more than are worth moving: then it is not the last few.
@@ -231,9 +226,19 @@ impl Store {
         Ok(true)
     }
 
+    /// Whether a topic retains messages of these ids.
+    pub(super) async fn retains(&self, lo: i64, hi: i64) -> Result<bool, Error> {
+        let row = sqlx::query(RETAINED)
+            .bind(lo)
+            .bind(hi)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
     /// How many messages of these ids are alive with their body in `messages`;
     /// counts to `most`.
-    async fn alive(&self, lo: i64, hi: i64, most: i64) -> Result<i64, Error> {
+    pub(super) async fn alive(&self, lo: i64, hi: i64, most: i64) -> Result<i64, Error> {
         let row = sqlx::query(ALIVE)
             .bind(lo)
             .bind(hi)

@@ -7,11 +7,13 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::error::{Kind, judge};
 use super::{Error, Store, statements};
 use crate::domain::{Disposition, Lease, Seconds};
 
 statements! {
     ACK = "ack";
+    ACK_IN_PLACE = "ack_in_place";
     SETTLE = "settle";
     LATE = "late";
     EXTEND = "extend";
@@ -57,19 +59,28 @@ pub enum Settled {
 
 impl Store {
     /// Acks leases of any queues, in one statement (and one more if any of them
-    /// was not running).
+    /// was not running, or if the disk is full).
     ///
     /// # Errors
     /// Any; whether the acks took effect is then not known.
     pub async fn ack(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
         let (queue_ids, message_ids, tokens) = columns(leases.iter());
         let began = Instant::now();
-        let rows = sqlx::query(ACK)
-            .bind(queue_ids)
-            .bind(message_ids)
-            .bind(tokens)
-            .fetch_all(&self.hot)
-            .await?;
+        let ack = |statement| {
+            sqlx::query(statement)
+                .bind(&queue_ids[..])
+                .bind(&message_ids[..])
+                .bind(&tokens[..])
+                .fetch_all(&self.hot)
+        };
+        let mut rows = ack(ACK).await;
+        if let Err(error) = &rows
+            && judge(error).0 == Kind::Full
+        {
+            // What makes room must not need any.
+            rows = ack(ACK_IN_PLACE).await;
+        }
+        let rows = rows?;
         self.metrics.ack.record(rows.len(), began);
         let mut acked = HashSet::with_capacity(rows.len());
         for row in rows {

@@ -21,7 +21,8 @@ use crate::store::{Backlog, Error, PublishTopic, Routed, Topology};
 /// Between two publishes: what happens meanwhile is told together.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// How often queues are looked at for what waits in them.
+/// How often queues are looked at for what waits in them, and the storage for who
+/// holds a snapshot.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Events of one publish.
@@ -30,13 +31,18 @@ const BATCH: usize = 500;
 pub(super) fn start(
     broker: &Arc<Broker>,
     backlog_high: i64,
+    snapshot_age: u32,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     tracker.spawn(tell(Arc::clone(broker), stop.clone()));
-    let broker = Arc::clone(broker);
+    let backlogs = Arc::clone(broker);
     tracker.spawn(every(LOOK, "backlogs", stop.clone(), move || {
-        look(Arc::clone(&broker), backlog_high)
+        look(Arc::clone(&backlogs), backlog_high)
+    }));
+    let storage = Arc::clone(broker);
+    tracker.spawn(every(LOOK, "storage", stop.clone(), move || {
+        look_at_storage(Arc::clone(&storage), snapshot_age)
     }));
 }
 
@@ -51,7 +57,7 @@ async fn tell(broker: Arc<Broker>, stop: CancellationToken) {
         if health.note(published).is_none() {
             for (queue_id, events) in events {
                 for event in events {
-                    broker.events().add(queue_id, event);
+                    broker.events().add_about(queue_id, event);
                 }
             }
         }
@@ -62,7 +68,7 @@ async fn tell(broker: Arc<Broker>, stop: CancellationToken) {
     }
 }
 
-async fn publish(broker: &Broker, events: &HashMap<i64, Vec<Event>>) -> Result<(), Error> {
+async fn publish(broker: &Broker, events: &HashMap<Option<i64>, Vec<Event>>) -> Result<(), Error> {
     let store = broker.store();
     let Ok(topic) = QueueName::parse(EVENTS_TOPIC, "topic") else {
         return Ok(());
@@ -76,15 +82,18 @@ async fn publish(broker: &Broker, events: &HashMap<i64, Vec<Event>>) -> Result<(
     }
     let own: HashSet<i64> = topology.subscriptions.iter().map(|s| s.queue_id).collect();
     let mut messages = Vec::new();
-    for (queue_id, events) in events.iter().filter(|(id, _)| !own.contains(id)) {
-        // A queue that is gone has nothing to tell.
-        if let Some(queue) = store.queue_by_id(*queue_id).await? {
-            messages.extend(
-                events
-                    .iter()
-                    .filter_map(|e| message(&topology, e, &queue.name)),
-            );
-        }
+    for (queue_id, events) in events {
+        let queue = match queue_id {
+            Some(id) if own.contains(id) => continue,
+            Some(id) => match store.queue_by_id(*id).await? {
+                Some(queue) => Some(queue),
+                // A queue that is gone has nothing to tell.
+                None => continue,
+            },
+            None => None,
+        };
+        let name = queue.as_ref().map(|queue| &queue.name);
+        messages.extend(events.iter().filter_map(|e| message(&topology, e, name)));
     }
     for batch in messages.chunks(BATCH) {
         let request = PublishTopic {
@@ -98,12 +107,12 @@ async fn publish(broker: &Broker, events: &HashMap<i64, Vec<Event>>) -> Result<(
     Ok(())
 }
 
-fn message(topology: &Topology, event: &Event, queue: &QueueName) -> Option<Routed> {
+fn message(topology: &Topology, event: &Event, queue: Option<&QueueName>) -> Option<Routed> {
     let body = event.body(queue).ok()?;
-    let headers = BTreeMap::from([
-        ("event".to_owned(), event.name().to_owned()),
-        ("queue".to_owned(), queue.as_str().to_owned()),
-    ]);
+    let mut headers = BTreeMap::from([("event".to_owned(), event.name().to_owned())]);
+    if let Some(queue) = queue {
+        headers.insert("queue".to_owned(), queue.as_str().to_owned());
+    }
     let routing_key = RoutingKey::parse(event.name(), "routing_key").ok()?;
     let route = topology.route(&Candidate::new(routing_key.as_str(), &headers, Some(&body)));
     Some(Routed {
@@ -144,5 +153,40 @@ async fn look(broker: Arc<Broker>, threshold: i64) -> Result<(), Error> {
         };
         broker.events().add(queue_id, event);
     }
+    Ok(())
+}
+
+async fn look_at_storage(broker: Arc<Broker>, threshold_seconds: u32) -> Result<(), Error> {
+    let storage = broker.store().storage().await?;
+    let news = broker.store().snapshot_news(&storage, threshold_seconds);
+    let event = match (news.await?, storage.oldest()) {
+        (Some(true), Some(holder)) => {
+            let what_to_do = holder.remedy();
+            tracing::warn!(
+                kind = holder.kind,
+                pid = holder.pid,
+                application = holder.application,
+                name = holder.name,
+                age_seconds = holder.age_seconds,
+                "a snapshot is held: dead rows pile up. {what_to_do}"
+            );
+            Event::SnapshotHeld {
+                kind: holder.kind.clone(),
+                pid: holder.pid,
+                application: holder.application.clone(),
+                role: holder.role.clone(),
+                state: holder.state.clone(),
+                name: holder.name.clone(),
+                age_seconds: Duration::try_from_secs_f64(storage.oldest_snapshot_seconds())
+                    .unwrap_or_default()
+                    .as_secs(),
+                threshold_seconds,
+                what_to_do,
+            }
+        }
+        (Some(false), _) => Event::SnapshotReleased { threshold_seconds },
+        _ => return Ok(()),
+    };
+    broker.events().add_about(None, event);
     Ok(())
 }

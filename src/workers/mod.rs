@@ -15,7 +15,8 @@
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
 //! | [`upkeep`] metrics | histograms summed up | every 5 s |
 //! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
-//! | [`events`] | publishes to `system.events`; looks for backlogs | once a second if there is something, every 10 s |
+//! | watch | replaces connections that have gone silent | every second, in memory |
+//! | [`events`] | publishes to `system.events`; looks for backlogs and held snapshots | once a second if there is something, every 10 s |
 //! | [`push`] | leases, sends and settles for webhooks | as messages come; lanes renewed every 2 s |
 //! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub gateway_id: i64,
     /// Messages in a queue without `max_ready` that are too many.
     pub backlog_high: i64,
+    /// The age of a snapshot, in seconds, that is too old.
+    pub snapshot_age_warning: u32,
     /// Days that attempts of pushes are kept.
     pub push_attempt_days: i64,
     /// What pushing takes; `None`: this gateway does not push.
@@ -62,6 +65,7 @@ pub fn start(
     let Options {
         gateway_id,
         backlog_high,
+        snapshot_age_warning,
         push_attempt_days,
         outbound,
         pushes,
@@ -69,11 +73,22 @@ pub fn start(
     if let Some(outbound) = outbound {
         push::start(broker, outbound, gateway_id, tracker, &pushes, stop);
     }
-    events::start(broker, backlog_high, tracker, stop);
+    events::start(broker, backlog_high, snapshot_age_warning, tracker, stop);
     promote::start(broker, tracker, stop);
     peers::start(broker, gateway_id, tracker, stop);
     upkeep::start(broker, push_attempt_days, tracker, stop);
+    let watched = broker.store().clone();
+    tracker.spawn(every(WATCH, "watch", stop.clone(), move || {
+        let store = watched.clone();
+        async move {
+            store.watch().await;
+            Ok(())
+        }
+    }));
 }
+
+/// How often statements are looked for that no answer will come to.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// The longest that an iteration may take. Statements end by themselves after
 /// 30 s; this is for a connection that has gone silent.

@@ -142,7 +142,8 @@ async fn sweep(broker: Arc<Broker>) -> Result<(), Error> {
 }
 
 async fn vacuum(broker: Arc<Broker>) -> Result<(), Error> {
-    if broker.store().hot_dead_rows().await? > DEAD_ROWS {
+    let was_full = broker.store().was_full();
+    if broker.store().hot_dead_rows().await? > DEAD_ROWS || was_full {
         broker.store().vacuum_hot_tables().await?;
     }
     Ok(())

@@ -1,9 +1,13 @@
 //! What the world does to a gateway, and what promises must survive it.
 
 mod away;
+mod disk;
 mod hangups;
+mod load;
+mod network;
 mod process;
 mod pushes;
 mod races;
+mod readonly;
 mod restarts;
 mod signals;

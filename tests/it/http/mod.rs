@@ -24,6 +24,7 @@ mod redrive;
 mod refusal;
 mod schema;
 mod server;
+mod storage;
 mod stream;
 mod subscriptions;
 mod topic_refusals;

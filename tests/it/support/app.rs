@@ -55,6 +55,7 @@ pub(crate) fn config(database_url: &str) -> Config {
         ),
         webhook_allow: vec!["127.0.0.0/8".parse().unwrap()],
         backlog_high: 100_000,
+        snapshot_age_warning_seconds: 300,
         push_attempt_days: 30,
         log: "off".into(),
         log_format: LogFormat::Human,

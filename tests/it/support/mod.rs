@@ -2,6 +2,7 @@
 
 mod app;
 mod calls;
+mod chaos;
 mod postgres;
 mod receiver;
 mod tls;
@@ -9,7 +10,8 @@ mod wire;
 
 pub(crate) use app::{Answer, App, Gateway, config, eventually, http_client};
 pub(crate) use calls::{Begun, begin, message};
-pub(crate) use postgres::Database;
+pub(crate) use chaos::{Chaos, Weather};
+pub(crate) use postgres::{Database, Postgres};
 pub(crate) use receiver::{Received, Receiver, Reply};
 pub(crate) use tls::{certificate, https_client};
 pub(crate) use wire::Wire;

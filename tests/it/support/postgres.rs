@@ -3,8 +3,8 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use postrider::config::DatabaseUrl;
 use postrider::store::Store;
@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 /// A Postgres server that ends with this process, however that ends: a shell
 /// waits for its standard input to close.
-struct Postgres {
+pub(crate) struct Postgres {
     folder: PathBuf,
     port: u16,
     /// The shell, whose standard input is open as long as this is.
@@ -22,15 +22,24 @@ struct Postgres {
 
 impl Postgres {
     /// The server of this process.
-    fn shared() -> &'static Self {
-        static SHARED: OnceLock<Postgres> = OnceLock::new();
-        SHARED.get_or_init(Self::start)
+    fn shared() -> Arc<Self> {
+        static SHARED: OnceLock<Arc<Postgres>> = OnceLock::new();
+        let start = || {
+            let name = format!("postrider-it-{}", std::process::id());
+            Arc::new(Self::start(std::env::temp_dir().join(name), None, None))
+        };
+        Arc::clone(SHARED.get_or_init(start))
     }
 
-    fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("postrider-it-{}", std::process::id()));
+    /// A server in a folder of its own, which goes with it; with its log elsewhere,
+    /// and no file of it larger than so many bytes.
+    pub(crate) fn start(folder: PathBuf, wal: Option<&Path>, largest: Option<u64>) -> Self {
         std::fs::create_dir_all(&folder).unwrap();
         let (uid, gid) = account();
+        if let Some(wal) = wal {
+            std::fs::create_dir_all(wal).unwrap();
+            std::os::unix::fs::chown(wal, Some(uid), Some(gid)).unwrap();
+        }
         std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
         let bin = binaries();
         let run = |command: &mut Command| {
@@ -54,6 +63,7 @@ impl Postgres {
                 "UTF8",
             ])
             .args(["--locale=C"])
+            .args(wal.map(|wal| format!("--waldir={}", wal.display())))
             .output()
             .unwrap();
         assert!(
@@ -69,11 +79,13 @@ impl Postgres {
             .unwrap()
             .port();
         let script = format!(
-            "'{bin}/postgres' -D data -p {port} -k '{folder}' -c listen_addresses=127.0.0.1 \
+            "{limit} '{bin}/postgres' -D data -p {port} -k '{folder}' -c listen_addresses=127.0.0.1 \
                -c max_connections=400 -c fsync=off -c shared_buffers=128MB \
-               -c log_min_messages=fatal >log 2>&1 & \
+               -c max_prepared_transactions=10 -c log_min_messages=fatal >log 2>&1 & \
              echo $! >pid; read _; kill -QUIT $!; wait $!; rm -rf '{folder}'",
             bin = bin.display(),
+            // In blocks of 512 bytes.
+            limit = largest.map_or(String::new(), |bytes| format!("ulimit -f {};", bytes / 512)),
             folder = folder.display(),
         );
         let mut shell = Command::new("sh");
@@ -130,7 +142,7 @@ impl Postgres {
 
 /// A test's own database.
 pub(crate) struct Database {
-    postgres: &'static Postgres,
+    postgres: Arc<Postgres>,
     pub(crate) name: String,
 }
 
@@ -154,8 +166,16 @@ impl Database {
         Self::create(&unique_name(), "template0").await
     }
 
+    /// On a server of the test's own.
+    pub(crate) async fn on(postgres: Postgres) -> Self {
+        Self::create_on(Arc::new(postgres), "it", "template0").await
+    }
+
     async fn create(name: &str, template: &str) -> Self {
-        let postgres = Postgres::shared();
+        Self::create_on(Postgres::shared(), name, template).await
+    }
+
+    async fn create_on(postgres: Arc<Postgres>, name: &str, template: &str) -> Self {
         let mut admin = postgres.connect("postgres").await;
         let statement = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy");
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement))

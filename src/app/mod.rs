@@ -1,8 +1,9 @@
 //! Wires everything together; starts it in order and ends it in the reverse.
 
+mod database;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,13 +14,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Broker;
 use crate::config::{Auth, Config};
-use crate::domain::{AllowList, KeyHasher, ReceiptKey, Scope, Scopes, SealingKey};
-use crate::embedded::{self, Embedded};
+use crate::domain::{AllowList, ReceiptKey};
+use crate::embedded;
 use crate::http::{self, Gate, Gateway, Tls};
 use crate::secrets;
-use crate::store::{self, ConnectOptions, NewApiKey, Store};
+use crate::store::{self, Store};
 use crate::webhook::{self, Pusher};
 use crate::workers;
+use database::Opened;
+pub use database::{Database, another_admin_key};
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,120 +82,6 @@ pub struct App {
     database: Database,
 }
 
-/// Where the messages are.
-#[derive(Debug)]
-pub struct Database {
-    options: ConnectOptions,
-    description: String,
-    private: Option<Private>,
-}
-
-/// A private Postgres and the task that watches over it.
-#[derive(Debug)]
-struct Private {
-    /// Not always the one that was asked for.
-    data_dir: PathBuf,
-    stop: CancellationToken,
-    watch: JoinHandle<Result<(), embedded::Error>>,
-}
-
-impl Database {
-    /// The one that the configuration names, or a private one, started.
-    ///
-    /// # Errors
-    /// [`embedded::Error`].
-    pub async fn open(config: &Config) -> Result<Self, embedded::Error> {
-        if let Some(url) = &config.database_url {
-            return Ok(Self {
-                options: url.options(),
-                description: format!("database: {url}"),
-                private: None,
-            });
-        }
-        let postgres = Embedded::start(embedded::Options {
-            data_dir: config.data_dir.clone(),
-            fallback_dir: config
-                .data_dir_is_default
-                .then(|| embedded::SYSTEM_DATA_DIR.into()),
-            bin_dir: config.pg_bin.clone(),
-        })
-        .await?;
-        let stop = CancellationToken::new();
-        Ok(Self {
-            options: Store::socket_options(postgres.socket_dir(), postgres.user()),
-            description: format!(
-                "database: private Postgres {} in {}",
-                postgres.version(),
-                postgres.data_dir().display()
-            ),
-            private: Some(Private {
-                data_dir: postgres.data_dir().to_owned(),
-                watch: TaskTracker::new().spawn(postgres.supervise(stop.clone())),
-                stop,
-            }),
-        })
-    }
-
-    /// A store on it, its schema up to date. Waits while the database is away,
-    /// saying so.
-    ///
-    /// # Errors
-    /// What waiting does not mend: no such database, wrong password, a schema
-    /// that is newer.
-    pub async fn store(&self, config: &Config) -> Result<Store, store::Error> {
-        let store = Store::new(
-            self.options.clone(),
-            config.database_connections,
-            config.partition_messages,
-        );
-        let mut attempt = 0u32;
-        loop {
-            match store.migrate().await {
-                Ok(()) => return Ok(store),
-                Err(error @ store::Error::Unavailable(_)) => {
-                    if attempt.is_multiple_of(10) {
-                        tracing::warn!("{}; waiting for it: {error}", self.description);
-                    }
-                    attempt += 1;
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The key that seals webhooks' secrets; `None` if nobody gave one for a
-    /// database that is not ours.
-    ///
-    /// # Errors
-    /// [`secrets::Error`].
-    fn sealing_key(&self, config: &Config) -> Result<Option<SealingKey>, secrets::Error> {
-        let data_dir = self
-            .private
-            .as_ref()
-            .map(|private| private.data_dir.as_path());
-        secrets::sealing_key(config.secret_key_file.as_deref(), data_dir)
-    }
-
-    /// Stops it, if it is ours.
-    ///
-    /// # Errors
-    /// [`embedded::Error`].
-    pub async fn close(self) -> Result<(), embedded::Error> {
-        let Some(private) = self.private else {
-            return Ok(());
-        };
-        private.stop.cancel();
-        match private.watch.await {
-            Ok(result) => result,
-            Err(panic) => {
-                tracing::error!(%panic, "the watch over the private Postgres ended");
-                Ok(())
-            }
-        }
-    }
-}
-
 impl App {
     /// Starts the gateway. When it returns, requests are answered.
     ///
@@ -212,8 +101,9 @@ impl App {
                 address: config.listen,
                 source,
             })?;
-        let database = Database::open(config).await?;
-        match Self::start_on(config, listener, tls, &database).await {
+        let opening = http::meanwhile(&listener, tls.is_some(), Database::open(config));
+        let database = Box::pin(opening).await?;
+        match Box::pin(Self::start_on(config, listener, tls, &database)).await {
             Ok(start) => Ok(start(database)),
             Err(error) => {
                 if let Err(error) = database.close().await {
@@ -230,20 +120,20 @@ impl App {
         tls: Option<Arc<Tls>>,
         database: &Database,
     ) -> Result<impl FnOnce(Database) -> Self + use<>, Error> {
-        let store = database.store(config).await?;
-        let secret = store.secret().await?;
-        let sealing = database.sealing_key(config)?;
-        let admin_key = match config.auth {
-            Auth::Required => first_admin_key(&store, &secret).await?,
-            Auth::Off => None,
-        };
-        let webhook_allow: AllowList = config.webhook_allow.iter().copied().collect();
-        let pusher = Arc::new(Pusher::new(webhook_allow.clone())?);
-        let gaps = store.durability_gaps().await?;
         let address = listener.local_addr().map_err(|source| Error::Listen {
             address: config.listen,
             source,
         })?;
+        let opening = database.opened(config, Some(address));
+        let Opened {
+            store,
+            secret,
+            gaps,
+            admin_key,
+        } = Box::pin(http::meanwhile(&listener, tls.is_some(), opening)).await?;
+        let sealing = database.sealing_key(config)?;
+        let webhook_allow: AllowList = config.webhook_allow.iter().copied().collect();
+        let pusher = Arc::new(Pusher::new(webhook_allow.clone())?);
 
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
@@ -254,6 +144,7 @@ impl App {
         let options = workers::Options {
             gateway_id,
             backlog_high: config.backlog_high,
+            snapshot_age_warning: config.snapshot_age_warning_seconds,
             push_attempt_days: config.push_attempt_days,
             outbound: sealing.clone().map(|key| workers::Outbound {
                 pusher: Arc::clone(&pusher),
@@ -276,6 +167,7 @@ impl App {
             webhook_allow,
             id: gateway_id,
             clock: now,
+            snapshot_age_warning: config.snapshot_age_warning_seconds,
             gaps: gaps.clone(),
             tracker: tracker.clone(),
             stop: stop.clone(),
@@ -375,38 +267,6 @@ impl App {
         self.database.close().await?;
         tracing::info!("stopped");
         Ok(())
-    }
-}
-
-/// The first key of a database: whoever starts a gateway on it first gets it.
-async fn first_admin_key(store: &Store, secret: &[u8]) -> Result<Option<String>, store::Error> {
-    let new = KeyHasher::new(secret).make(None, rand::random(), rand::random());
-    let made = store
-        .create_first_api_key(&admin(&new.id, &new.hash))
-        .await?;
-    Ok(made.then_some(new.key))
-}
-
-/// Another admin key.
-///
-/// # Errors
-/// Any.
-pub async fn another_admin_key(store: &Store) -> Result<String, store::Error> {
-    let secret = store.secret().await?;
-    let new = KeyHasher::new(&secret).make(None, rand::random(), rand::random());
-    store.create_api_key(&admin(&new.id, &new.hash)).await?;
-    Ok(new.key)
-}
-
-fn admin<'a>(id: &'a str, hash: &'a [u8; 32]) -> NewApiKey<'a> {
-    static ADMIN: LazyLock<Scopes> = LazyLock::new(|| Scopes(vec![Scope::Admin]));
-    NewApiKey {
-        id,
-        name: "admin",
-        hash,
-        scopes: &ADMIN,
-        rate: None,
-        expires_in: None,
     }
 }
 

@@ -1,0 +1,444 @@
+//! Connections, and who has them.
+//!
+//! A pool of our own, since sqlx's cannot do what a gateway needs when the
+//! network or the server plays tricks:
+//!
+//! - a connection that went silent is never noticed there, and once all have,
+//!   nothing works until a restart (transact-rs/sqlx#4349). Here each connection
+//!   in use is on a list with its server process and since when, so that the
+//!   [watchdog](super::watch) can ask the server whether that process still works
+//!   on it, and [cut](Pool::cut) it short if not;
+//! - a connection goes back to the pool there as long as it answers, to a server
+//!   that has become read-only too: after a fail-over the old primary would be
+//!   asked again and again. Here [`judge`] says which are thrown away;
+//! - giving one back costs a round trip there, and a task. Here it costs a lock.
+//!
+//! It is an [`Executor`], so statements are run on it as they are on sqlx's. A
+//! future that is dropped half-way takes its connection with it: nobody knows
+//! what that would answer next.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres};
+use sqlx::{Connection as _, Either, Execute, Executor, Row as _, SqlStr};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{Connection, Kind, judge};
+use super::{ConnectOptions, SESSION};
+
+/// How long a statement waits for its connection. A server that restarts within
+/// that is not noticed by those who wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a connection that has rested may take to show that it lives.
+const PING: Duration = Duration::from_secs(1);
+
+/// Age at which a connection is closed: what its server process has cached does
+/// not grow for ever, and a name that means another server is looked up again.
+const LIFETIME: Duration = Duration::from_hours(1);
+
+/// Between two tries to connect: the first pause, doubled from there, and the
+/// longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// At most so many connections, made when needed.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Shared>);
+
+struct Shared {
+    options: ConnectOptions,
+    permits: Semaphore,
+    most: u32,
+    /// One that has rested for so long is tried before it is used.
+    rested: Duration,
+    /// Whether a statement has found the disk full since this was last asked.
+    full: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last used on top: a few are warm rather than all lukewarm.
+    idle: Vec<Idle>,
+    busy: Vec<Busy>,
+    /// Counts how often all connections were thrown away; those of an earlier
+    /// era do not come back.
+    era: u64,
+    closed: bool,
+}
+
+struct Idle {
+    live: Live,
+    since: Instant,
+}
+
+/// A connection to a server process.
+struct Live {
+    raw: PgConnection,
+    pid: i32,
+    born: Instant,
+    era: u64,
+    /// Cancelled when waiting for it is of no use.
+    cut: CancellationToken,
+}
+
+struct Busy {
+    ticket: u64,
+    pid: i32,
+    since: Instant,
+    cut: CancellationToken,
+}
+
+/// A statement that has been on its way for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stuck {
+    /// Which; never the same twice.
+    pub(super) ticket: u64,
+    /// The server's process.
+    pub(super) pid: i32,
+    /// For how long.
+    pub(super) age: Duration,
+}
+
+impl Pool {
+    pub(super) fn new(options: ConnectOptions, most: u32, rested: Duration) -> Self {
+        Self(Arc::new(Shared {
+            options,
+            permits: Semaphore::new(most as usize),
+            most,
+            rested,
+            full: AtomicBool::new(false),
+            state: Mutex::default(),
+        }))
+    }
+
+    /// How to connect.
+    pub(super) fn options(&self) -> &ConnectOptions {
+        &self.0.options
+    }
+
+    /// Connections there are: in use, and in all.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        (state.busy.len(), state.busy.len() + state.idle.len())
+    }
+
+    /// Whether a statement has found the disk full since this was last asked.
+    pub(super) fn was_full(&self) -> bool {
+        self.0.full.swap(false, Ordering::Relaxed)
+    }
+
+    /// Statements that began longer ago.
+    pub(super) fn stuck(&self, longer: Duration) -> Vec<Stuck> {
+        let state = self.0.lock();
+        let all = state.busy.iter().map(|busy| Stuck {
+            ticket: busy.ticket,
+            pid: busy.pid,
+            age: busy.since.elapsed(),
+        });
+        all.filter(|busy| busy.age > longer).collect()
+    }
+
+    /// Ends the wait for these statements, which fail, and throws their
+    /// connections away.
+    pub(super) fn cut(&self, stuck: &[Stuck]) {
+        let state = self.0.lock();
+        for busy in &state.busy {
+            if stuck.iter().any(|stuck| stuck.ticket == busy.ticket) {
+                busy.cut.cancel();
+            }
+        }
+    }
+
+    /// Throws all connections away: those that rest at once, those in use when
+    /// their statement has ended.
+    pub(super) fn renew(&self) {
+        self.0.renew();
+    }
+
+    /// Closes all connections, once those in use are given back.
+    pub(super) async fn close(&self) {
+        self.0.lock().closed = true;
+        // Whoever waits for one is told; whoever has one ends first.
+        let _all = self.0.permits.acquire_many(self.0.most).await;
+        self.0.permits.close();
+        let idle = std::mem::take(&mut self.0.lock().idle);
+        for Idle { live, .. } in idle {
+            // It is dead already, or dies of this.
+            let _ = live.raw.close().await;
+        }
+    }
+
+    /// Takes a connection that works, as far as that can be told.
+    async fn take(&self) -> Result<Taken, sqlx::Error> {
+        let mut refusal = None;
+        match tokio::time::timeout(PATIENCE, self.find(&mut refusal)).await {
+            Ok(found) => found,
+            Err(_) => Err(refusal.unwrap_or(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    async fn find(&self, refusal: &mut Option<sqlx::Error>) -> Result<Taken, sqlx::Error> {
+        let permit = self.0.permits.acquire().await;
+        let place = match permit {
+            Ok(permit) if !self.0.lock().closed => {
+                permit.forget();
+                Place(Arc::clone(&self.0))
+            }
+            _ => return Err(sqlx::Error::PoolClosed),
+        };
+        loop {
+            let idle = self.0.lock().idle.pop();
+            let Some(Idle { mut live, since }) = idle else {
+                break;
+            };
+            if live.born.elapsed() > LIFETIME {
+                // Politely, but not for long.
+                let _ = tokio::time::timeout(PING, live.raw.close()).await;
+                continue;
+            }
+            if since.elapsed() <= self.0.rested {
+                return Ok(Taken::new(place, live));
+            }
+            if let Ok(Ok(())) = tokio::time::timeout(PING, live.raw.ping()).await {
+                return Ok(Taken::new(place, live));
+            }
+            // What killed this one has killed those that have rested longer.
+            self.0.lock().idle.retain(|other| other.since > since);
+        }
+        let mut pause = PAUSES.0;
+        loop {
+            match self.connect().await {
+                Ok(live) => return Ok(Taken::new(place, live)),
+                Err(error) if is_worth_waiting(&error) => *refusal = Some(error),
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn connect(&self) -> Result<Live, sqlx::Error> {
+        let era = self.0.lock().era;
+        let (raw, pid) = connect(&self.0.options).await?;
+        Ok(Live {
+            raw,
+            pid,
+            born: Instant::now(),
+            era,
+            cut: CancellationToken::new(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (busy, all) = self.size();
+        f.debug_struct("Pool")
+            .field("busy", &busy)
+            .field("all", &all)
+            .field("most", &self.0.most)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection with the session's settings, and the server's process.
+pub(super) async fn connect(options: &ConnectOptions) -> Result<(PgConnection, i32), sqlx::Error> {
+    let mut raw = PgConnection::connect_with(options).await?;
+    let row = sqlx::raw_sql(SESSION).fetch_one(&mut raw).await?;
+    let pid = row.try_get(0)?;
+    Ok((raw, pid))
+}
+
+/// Whether the server may let us in a moment later.
+fn is_worth_waiting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(database) => {
+            // It is starting or stopping; too many clients.
+            matches!(
+                database.code().as_deref(),
+                Some("57P01" | "57P02" | "57P03" | "53300")
+            )
+        }
+        _ => false,
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew(&self) {
+        let mut state = self.lock();
+        state.era += 1;
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        drop(idle);
+    }
+}
+
+/// A place in the pool, given back when dropped.
+struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.permits.add_permits(1);
+    }
+}
+
+/// A connection in use. Dropped, it is thrown away; [`Self::end`] gives it back.
+struct Taken {
+    // Before the place: another may connect when this one is closed.
+    live: Option<Live>,
+    ticket: u64,
+    place: Place,
+}
+
+impl Taken {
+    fn new(place: Place, live: Live) -> Self {
+        /// Of the next connection to be used, in whatever pool.
+        static TICKET: AtomicU64 = AtomicU64::new(1);
+        let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
+        place.0.lock().busy.push(Busy {
+            ticket,
+            pid: live.pid,
+            since: Instant::now(),
+            cut: live.cut.clone(),
+        });
+        Self {
+            live: Some(live),
+            ticket,
+            place,
+        }
+    }
+
+    /// The connection, and what ends the wait for it.
+    fn parts(&mut self) -> Result<(&mut PgConnection, &CancellationToken), sqlx::Error> {
+        match &mut self.live {
+            Some(live) => Ok((&mut live.raw, &live.cut)),
+            None => Err(sqlx::Error::WorkerCrashed),
+        }
+    }
+
+    /// Gives it back, unless it is not to be trusted after such a result.
+    fn end<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        let fate = match &result {
+            Ok(_) => Connection::Keep,
+            Err(error) => {
+                let (kind, fate) = judge(error);
+                if kind == Kind::Full {
+                    self.place.0.full.store(true, Ordering::Relaxed);
+                }
+                fate
+            }
+        };
+        match fate {
+            Connection::Keep => {
+                if let Some(live) = self.live.take() {
+                    let mut state = self.place.0.lock();
+                    state.busy.retain(|busy| busy.ticket != self.ticket);
+                    if live.era == state.era && !live.cut.is_cancelled() {
+                        state.idle.push(Idle {
+                            live,
+                            since: Instant::now(),
+                        });
+                    }
+                }
+            }
+            Connection::Drop => {}
+            Connection::DropAll => self.place.0.renew(),
+        }
+        result
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut state = self.place.0.lock();
+        state.busy.retain(|busy| busy.ticket != self.ticket);
+    }
+}
+
+/// What a statement fails with whose connection was cut.
+fn was_cut() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        "the connection to the database has gone silent",
+    ))
+}
+
+/// Runs a method of [`Executor`] on a connection of the pool.
+macro_rules! on_a_connection {
+    ($pool:expr, |$connection:ident| $work:expr) => {{
+        let pool = $pool.clone();
+        async move {
+            let mut taken = pool.take().await?;
+            let result = {
+                let ($connection, cut) = taken.parts()?;
+                tokio::select! {
+                    biased;
+                    result = $work => result,
+                    () = cut.cancelled() => Err(was_cut()),
+                }
+            };
+            taken.end(result)
+        }
+    }};
+}
+
+type Answer<'e, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'e>>;
+type Stream<'e, T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, sqlx::Error>> + Send + 'e>>;
+
+impl<'p> Executor<'p> for &'_ Pool {
+    type Database = Postgres;
+
+    /// All at once: nothing here reads more rows than fit into memory.
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Stream<'e, Either<PgQueryResult, PgRow>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let all = on_a_connection!(self, |connection| connection
+            .fetch_many(query)
+            .try_collect::<Vec<_>>());
+        Box::pin(
+            stream::once(all)
+                .map_ok(|all| stream::iter(all).map(Ok))
+                .try_flatten(),
+        )
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> Answer<'e, Vec<PgRow>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(on_a_connection!(self, |connection| connection.fetch_all(query)))
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> Answer<'e, Option<PgRow>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(on_a_connection!(self, |connection| connection.fetch_optional(query)))
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> Answer<'e, PgStatement>
+    where
+        'p: 'e,
+    {
+        Box::pin(on_a_connection!(self, |connection| connection.prepare_with(sql, parameters)))
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> Answer<'e, sqlx::Describe<Postgres>>
+    where
+        'p: 'e,
+    {
+        Box::pin(on_a_connection!(self, |connection| connection.describe(sql)))
+    }
+}

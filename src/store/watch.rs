@@ -1,0 +1,181 @@
+//! Whether the database is there, and what to do when a connection to it is not.
+//!
+//! A network that is cut without a word leaves connections on which nothing ever
+//! comes: no error, for a quarter of an hour or for ever. Statements would wait on
+//! them, and with them everything that is batched behind. So a watchdog
+//! ([`Store::watch`]) looks once a second, in memory, for statements that take
+//! long, and only if there are any asks the server, over a connection of its own,
+//! whether it still works on them. A statement that it does not work on gets no
+//! answer any more: the wait ends with an error, and the pools are thrown away,
+//! since what has killed one connection has killed those that rest.
+//!
+//! If the server cannot even be asked, twice, it is away, and so are all its
+//! connections. A server that is merely slow (a lock, a disk) answers that it is
+//! at work, and is left to it; statements' own time-outs end that.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
+use tokio::sync::Mutex;
+
+use super::pool::{self, Pool, Stuck};
+use super::{Error, Store};
+
+/// A statement that takes longer is asked after.
+const LONG: Duration = Duration::from_secs(2);
+
+/// Longer than the time-out of statements on the server: whatever it says, no
+/// answer will come.
+const TOO_LONG: Duration = Duration::from_secs(40);
+
+/// How long the server may take to say how it is.
+const ASKING: Duration = Duration::from_secs(2);
+
+/// How long the probe's connection may take to show that it lives, before another
+/// is made.
+const PING: Duration = Duration::from_millis(500);
+
+/// Before the server is asked once more: a statement may just be arriving.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// A connection that asks how the server is, beside the pools: whatever those
+/// are busy with or stuck in, it answers.
+#[derive(Debug, Default)]
+pub(super) struct Probe(Mutex<Option<PgConnection>>);
+
+impl Probe {
+    pub(super) async fn close(&self) {
+        if let Some(connection) = self.0.lock().await.take() {
+            // It is dead already, or dies of this.
+            let _ = connection.close().await;
+        }
+    }
+}
+
+/// Ends a wait with an error of the network's kind.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let silence = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(silence().into()))
+}
+
+impl Store {
+    /// Whether the database can be written to; its version, such as `17.2`.
+    /// Answers within two seconds, whatever the pools are stuck in.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; [`Error::ReadOnly`].
+    pub async fn ready(&self) -> Result<String, Error> {
+        let row = self
+            .ask(
+                sqlx::query(
+                    "SELECT current_setting('server_version'),
+                        current_setting('transaction_read_only')::boolean",
+                ),
+                // After a fail-over a new connection may find the new primary.
+                |row| row.try_get(1),
+            )
+            .await?;
+        if row.try_get(1)? {
+            return Err(Error::ReadOnly);
+        }
+        Ok(row.try_get(0)?)
+    }
+
+    /// Looks for statements that no answer will come to, and ends the wait for
+    /// them. How many there were. To be called once a second; without such
+    /// statements it asks the database nothing.
+    pub async fn watch(&self) -> usize {
+        let pools = [&self.pool, &self.hot];
+        let long = stuck(&pools, LONG);
+        if long.is_empty() {
+            return 0;
+        }
+        let mut dead: Vec<Stuck> = self.not_running(&long).await;
+        if !dead.is_empty() {
+            tokio::time::sleep(AGAIN).await;
+            let still = stuck(&pools, LONG);
+            dead.retain(|one| still.iter().any(|other| other.ticket == one.ticket));
+            dead = self.not_running(&dead).await;
+        }
+        dead.extend(long.into_iter().filter(|one| one.age > TOO_LONG));
+        if dead.is_empty() {
+            return 0;
+        }
+        tracing::warn!(
+            statements = dead.len(),
+            "connections to the database have gone silent: all are replaced"
+        );
+        for pool in pools {
+            pool.renew();
+            pool.cut(&dead);
+        }
+        dead.len()
+    }
+
+    /// Which of these statements the server does not work on.
+    async fn not_running(&self, statements: &[Stuck]) -> Vec<Stuck> {
+        if statements.is_empty() {
+            return Vec::new();
+        }
+        let pids: Vec<i32> = statements.iter().map(|one| one.pid).collect();
+        let running = sqlx::query(
+            // State is null where activities are not tracked.
+            "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
+             WHERE pid = ANY($1) AND application_name = 'postrider'
+               AND state IS DISTINCT FROM 'idle'",
+        )
+        .bind(pids);
+        let running: Vec<i32> = match self.ask(running, |_| Ok(false)).await {
+            Ok(row) => row.try_get(0).unwrap_or_default(),
+            // Nobody there, so nobody at work.
+            Err(sqlx::Error::Io(_)) => Vec::new(),
+            // It said something, so it is there.
+            Err(error) => {
+                tracing::debug!(%error, "the database did not say what it works on");
+                return Vec::new();
+            }
+        };
+        let not = |one: &&Stuck| !running.contains(&one.pid);
+        statements.iter().filter(not).copied().collect()
+    }
+
+    /// Asks over the probe's connection; a new one if the last has died, or if
+    /// `renew` says so of the answer.
+    async fn ask(
+        &self,
+        query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
+        renew: impl Fn(&sqlx::postgres::PgRow) -> Result<bool, sqlx::Error>,
+    ) -> Result<sqlx::postgres::PgRow, sqlx::Error> {
+        in_time(ASKING, async {
+            let mut place = self.probe.0.lock().await;
+            // Out of its place: if this is dropped half-way, so is that.
+            let rested = match place.take() {
+                Some(mut connection) => {
+                    let alive = in_time(PING, connection.ping()).await.is_ok();
+                    alive.then_some(connection)
+                }
+                None => None,
+            };
+            let mut connection = match rested {
+                Some(connection) => connection,
+                None => pool::connect(self.pool.options()).await?.0,
+            };
+            let row = query.fetch_one(&mut connection).await?;
+            if !renew(&row)? {
+                *place = Some(connection);
+            }
+            Ok(row)
+        })
+        .await
+    }
+}
+
+fn stuck(pools: &[&Pool], longer: Duration) -> Vec<Stuck> {
+    pools.iter().flat_map(|pool| pool.stuck(longer)).collect()
+}
