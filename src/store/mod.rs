@@ -336,6 +336,15 @@ impl Store {
         tokio::join!(self.pool.close(), self.hot.close(), self.probe.close());
     }
 
+    /// The connections of each pool: its name, those in use, those there are.
+    #[must_use]
+    pub fn connections(&self) -> [(&'static str, usize, usize); 2] {
+        [("hot", &self.hot), ("other", &self.pool)].map(|(name, pool)| {
+            let (busy, all) = pool.size();
+            (name, busy, all)
+        })
+    }
+
     /// The metrics of this gateway.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {

@@ -29,8 +29,12 @@ const LONG: Duration = Duration::from_secs(2);
 /// answer will come.
 const TOO_LONG: Duration = Duration::from_secs(40);
 
-/// How long the server may take to say how it is.
+/// How long the server may take to say how it is: who asks for readiness does not
+/// wait for long.
 const ASKING: Duration = Duration::from_secs(2);
+
+/// How long it may take to say what it works on.
+const WATCHING: Duration = Duration::from_secs(3);
 
 /// How long the probe's connection may take to show that it lives, before another
 /// is made.
@@ -73,6 +77,7 @@ impl Store {
     pub async fn ready(&self) -> Result<String, Error> {
         let row = self
             .ask(
+                ASKING,
                 sqlx::query(
                     "SELECT current_setting('server_version'),
                         current_setting('transaction_read_only')::boolean",
@@ -96,14 +101,14 @@ impl Store {
         if long.is_empty() {
             return 0;
         }
-        let mut dead: Vec<Stuck> = self.not_running(&long).await;
+        let mut dead = self.without_answer(&long).await;
         if !dead.is_empty() {
+            // The answer may be here and not yet read, or the statement on its way.
             tokio::time::sleep(AGAIN).await;
             let still = stuck(&pools, LONG);
             dead.retain(|one| still.iter().any(|other| other.ticket == one.ticket));
-            dead = self.not_running(&dead).await;
+            dead = self.without_answer(&dead).await;
         }
-        dead.extend(long.into_iter().filter(|one| one.age > TOO_LONG));
         if dead.is_empty() {
             return 0;
         }
@@ -118,8 +123,8 @@ impl Store {
         dead.len()
     }
 
-    /// Which of these statements the server does not work on.
-    async fn not_running(&self, statements: &[Stuck]) -> Vec<Stuck> {
+    /// Which of these statements the server does not work on, or has for too long.
+    async fn without_answer(&self, statements: &[Stuck]) -> Vec<Stuck> {
         if statements.is_empty() {
             return Vec::new();
         }
@@ -131,28 +136,34 @@ impl Store {
                AND state IS DISTINCT FROM 'idle'",
         )
         .bind(pids);
-        let running: Vec<i32> = match self.ask(running, |_| Ok(false)).await {
-            Ok(row) => row.try_get(0).unwrap_or_default(),
+        let running: Option<Vec<i32>> = match self.ask(WATCHING, running, |_| Ok(false)).await {
+            Ok(row) => row.try_get(0).ok(),
             // Nobody there, so nobody at work.
-            Err(sqlx::Error::Io(_)) => Vec::new(),
+            Err(sqlx::Error::Io(_)) => Some(Vec::new()),
             // It said something, so it is there.
             Err(error) => {
                 tracing::debug!(%error, "the database did not say what it works on");
-                return Vec::new();
+                None
             }
         };
-        let not = |one: &&Stuck| !running.contains(&one.pid);
-        statements.iter().filter(not).copied().collect()
+        let without = |one: &&Stuck| {
+            let idle = running
+                .as_ref()
+                .is_some_and(|pids| !pids.contains(&one.pid));
+            idle || one.age > TOO_LONG
+        };
+        statements.iter().filter(without).copied().collect()
     }
 
     /// Asks over the probe's connection; a new one if the last has died, or if
     /// `renew` says so of the answer.
     async fn ask(
         &self,
+        limit: Duration,
         query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
         renew: impl Fn(&sqlx::postgres::PgRow) -> Result<bool, sqlx::Error>,
     ) -> Result<sqlx::postgres::PgRow, sqlx::Error> {
-        in_time(ASKING, async {
+        in_time(limit, async {
             let mut place = self.probe.0.lock().await;
             // Out of its place: if this is dropped half-way, so is that.
             let rested = match place.take() {

@@ -109,3 +109,36 @@ async fn waiting_receivers_hold_no_connection() {
     .unwrap();
     assert!(connections <= 12, "{connections}");
 }
+
+/// The name is set together with the time-outs of statements, locks and idle
+/// transactions: a session without it has none of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_session_has_its_time_outs() {
+    let app = App::start().await;
+    app.queue("work", json!({})).await;
+    app.publish("work", json!({"body": 1})).await;
+    app.get("/readyz").await.expect(StatusCode::OK);
+    let mut database = app.database.connect().await;
+    // The one that listens to other gateways may still be on its way.
+    eventually("one listens", async || {
+        let (listening,): (i64,) = sqlx::query_as(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+        )
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+        listening == 1
+    })
+    .await;
+    let (all, without): (i64, i64) = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE application_name <> 'postrider')
+         FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .fetch_one(&mut database)
+    .await
+    .unwrap();
+    assert!(all >= 4, "{all}");
+    assert_eq!(without, 0);
+}

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::load::{Load, make_queue, status_of};
 use super::process::{Folder, Process};
-use crate::support::{Database, eventually, http_client};
+use crate::support::{Database, Postgres, eventually, http_client};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_gateway_under_load_loses_no_acknowledged_publish() {
@@ -76,6 +76,41 @@ async fn a_crash_of_postgres_under_load_heals_by_itself_with_503s_in_between() {
         status_of(&format!("{}/readyz", process.url)).await == 200
     })
     .await;
+    load.check(&process.url).await;
+}
+
+/// Postgres then ends all its processes and recovers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_killed_under_load_is_no_loss() {
+    let folder = std::env::temp_dir().join(format!("postrider-killed-{}", std::process::id()));
+    let database = Database::on(Postgres::start(folder, None, None)).await;
+    let process = Process::start(&["--database-url", &database.url()]);
+    make_queue(&process.url).await;
+    let load = Arc::new(Load::default());
+    let clients = load.start(&process.url);
+    for _ in 0..2 {
+        let wanted = load.stored().await + 300;
+        eventually("publishes work", async || load.stored().await >= wanted).await;
+        let (pid,): (i32,) = sqlx::query_as(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'postrider' LIMIT 1",
+        )
+        .fetch_one(&mut database.connect().await)
+        .await
+        .unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        let (killed, before) = (Instant::now(), load.stored().await);
+        eventually("publishes work again", async || {
+            load.stored().await > before + 50
+        })
+        .await;
+        assert!(killed.elapsed() < Duration::from_secs(15));
+    }
+    load.end(clients).await;
+    let statuses = load.statuses.lock().await.clone();
+    assert!(
+        statuses.keys().all(|status| matches!(status, 201 | 503)),
+        "{statuses:?}"
+    );
     load.check(&process.url).await;
 }
 
