@@ -6,6 +6,10 @@
 //! statement, and answer each caller. There is no timer: while one batch is in
 //! flight the next gathers.
 //!
+//! What would have to wait for too long is refused when it comes ([`pace`]): under
+//! more than the database can take those who are let in are served in time, and
+//! the others know at once.
+//!
 //! This also makes every database future uncancellable by clients: a writer
 //! task is never dropped, and a caller that hangs up only drops its end of a
 //! channel.
@@ -14,15 +18,18 @@ mod broker;
 mod due;
 mod events;
 mod hints;
+mod pace;
 mod receivers;
 mod requests;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +40,7 @@ pub use hints::Hints;
 pub use receivers::Wait;
 
 use crate::store::Error;
+use pace::{Ahead, Pace};
 
 /// How often a statement that had no effect (the victim of a deadlock, for
 /// instance) is run again.
@@ -81,13 +89,15 @@ struct Pending<I, O> {
     requests: VecDeque<Request<I, O>>,
     rows: usize,
     bytes: usize,
-    /// Statements that run now.
-    running: usize,
+    /// When the statements that run now were sent, the oldest first.
+    running: Vec<Instant>,
+    pace: Pace,
 }
 
 #[derive(Debug)]
 struct Request<I, O> {
     item: I,
+    since: Instant,
     reply: oneshot::Sender<Result<O, Error>>,
 }
 
@@ -113,7 +123,8 @@ where
                 requests: VecDeque::new(),
                 rows: 0,
                 bytes: 0,
-                running: 0,
+                running: Vec::with_capacity(bounds.writers),
+                pace: Pace::default(),
             }),
             arrived: Notify::new(),
             bounds,
@@ -132,19 +143,24 @@ where
     /// not undo the request.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] at once if too much is waiting; what the statement
-    /// failed with otherwise.
+    /// [`Error::Overloaded`] at once if too much is waiting, or if it would have
+    /// to wait for too long; what the statement failed with otherwise.
     pub async fn call(&self, item: I) -> Result<O, Error> {
         let (reply, answer) = oneshot::channel();
         {
             let mut pending = self.shared.lock();
             let bytes = item.bytes();
-            if pending.bytes > 0 && pending.bytes + bytes > self.shared.bounds.waiting_bytes {
+            let now = Instant::now();
+            if pending.is_full(bytes, now, &self.shared.bounds) {
                 return Err(Error::Overloaded);
             }
             pending.bytes += bytes;
             pending.rows += item.rows();
-            pending.requests.push_back(Request { item, reply });
+            pending.requests.push_back(Request {
+                item,
+                since: now,
+                reply,
+            });
             if pending.may_start(&self.shared.bounds) {
                 self.shared.arrived.notify_one();
             }
@@ -184,21 +200,45 @@ impl<I: Weigh, O> Shared<I, O> {
         let taken: Vec<_> = pending.requests.drain(..count).collect();
         pending.rows -= rows;
         pending.bytes -= bytes;
-        pending.running += 1;
+        let since = Instant::now();
+        pending.running.push(since);
         if pending.may_start(&self.bounds) {
             // What is left is another writer's.
             self.arrived.notify_one();
         }
-        Some((taken, Running(Arc::clone(self))))
+        let running = Running {
+            shared: Arc::clone(self),
+            since,
+        };
+        Some((taken, running))
     }
 }
 
 impl<I, O> Pending<I, O> {
+    /// Whether a request of so many bytes is one too many.
+    fn is_full(&self, bytes: usize, now: Instant, bounds: &Bounds) -> bool {
+        let Some(oldest) = self.requests.front() else {
+            return false;
+        };
+        // A request larger than the bound is not refused for ever.
+        let ahead = Ahead {
+            rows: self.rows,
+            bytes: self.bytes,
+            oldest: now - oldest.since,
+            running: self
+                .running
+                .first()
+                .map_or(Duration::ZERO, |since| now - *since),
+        };
+        (self.bytes > 0 && self.bytes + bytes > bounds.waiting_bytes)
+            || self.pace.is_too_slow(&ahead, bounds)
+    }
+
     /// Whether a statement should be sent now.
     fn may_start(&self, bounds: &Bounds) -> bool {
         !self.requests.is_empty()
-            && (self.running == 0
-                || (self.running < bounds.writers && self.rows >= bounds.alongside))
+            && (self.running.is_empty()
+                || (self.running.len() < bounds.writers && self.rows >= bounds.alongside))
     }
 }
 
@@ -206,14 +246,24 @@ impl<I, O> Pending<I, O> {
 type Taken<I, O> = (Vec<Request<I, O>>, Running<I, O>);
 
 /// A statement that runs; dropping it ends that, however it ended.
-struct Running<I: Weigh, O>(Arc<Shared<I, O>>);
+struct Running<I: Weigh, O> {
+    shared: Arc<Shared<I, O>>,
+    since: Instant,
+}
 
 impl<I: Weigh, O> Drop for Running<I, O> {
     fn drop(&mut self) {
-        let mut pending = self.0.lock();
-        pending.running -= 1;
-        if pending.may_start(&self.0.bounds) {
-            self.0.arrived.notify_one();
+        let mut pending = self.shared.lock();
+        if let Some(at) = pending
+            .running
+            .iter()
+            .position(|since| *since == self.since)
+        {
+            pending.running.remove(at);
+        }
+        pending.pace.note(self.since.elapsed());
+        if pending.may_start(&self.shared.bounds) {
+            self.shared.arrived.notify_one();
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::caught;
@@ -24,6 +25,13 @@ use crate::store::{Delivery, Error, Receiver, Settle, Store};
 
 /// Messages claimed by one statement.
 const CLAIM_ROWS: usize = 1000;
+
+/// A claim that has been under way for so long is stuck: who would not wait is
+/// not let in behind it.
+const STUCK: Duration = Duration::from_millis(500);
+
+/// How long who would not wait does so for a claim that gets stuck.
+const IMPATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a receiver waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +65,9 @@ struct Lines {
 #[derive(Debug, Default)]
 struct Line {
     waiting: VecDeque<Waiter>,
-    /// A task is claiming for this line.
-    claiming: bool,
+    /// A task is claiming for this line; since when it has been waiting for the
+    /// database.
+    claiming: Option<Instant>,
     /// Something became ready, or somebody came, since that task last asked.
     again: bool,
 }
@@ -113,6 +122,10 @@ impl Receivers {
 
     /// Leases messages, waiting for them if the receiver is patient. Dropping
     /// the future leaves the line.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] if it is not patient and the database does not
+    /// answer; what the claim failed with otherwise.
     pub(super) async fn receive(
         &self,
         queue_id: i64,
@@ -125,22 +138,22 @@ impl Receivers {
             patient: wait != Wait::No,
             reply,
         };
-        if !Inner::join(&self.0, queue_id, waiter) {
+        if !Inner::join(&self.0, queue_id, waiter)? {
             return Ok(Vec::new());
         }
-        let granted = match wait {
-            Wait::No => (&mut answer).await,
-            Wait::UpTo(limit) => {
-                if let Ok(granted) = tokio::time::timeout(limit, &mut answer).await {
-                    granted
-                } else {
-                    // What was sent in the last instant still counts.
-                    answer.close();
-                    match answer.try_recv() {
-                        Ok(granted) => Ok(granted),
-                        Err(_) => return Ok(Vec::new()),
-                    }
-                }
+        let limit = match wait {
+            Wait::No => IMPATIENCE,
+            Wait::UpTo(limit) => limit,
+        };
+        let granted = if let Ok(granted) = tokio::time::timeout(limit, &mut answer).await {
+            granted
+        } else {
+            // What was sent in the last instant still counts.
+            answer.close();
+            match answer.try_recv() {
+                Ok(granted) => Ok(granted),
+                Err(_) if wait == Wait::No => return Err(Error::Overloaded),
+                Err(_) => return Ok(Vec::new()),
             }
         };
         // The channel only closes unanswered at shutdown.
@@ -192,15 +205,18 @@ impl Inner {
     }
 
     /// Whether the waiter is in line.
-    fn join(this: &Arc<Self>, queue_id: i64, waiter: Waiter) -> bool {
+    fn join(this: &Arc<Self>, queue_id: i64, waiter: Waiter) -> Result<bool, Error> {
         let mut lines = this.lock();
         if lines.closed {
-            return false;
+            return Ok(false);
         }
         let line = lines.by_queue.entry(queue_id).or_default();
+        if !waiter.patient && line.claiming.is_some_and(|since| since.elapsed() > STUCK) {
+            return Err(Error::Overloaded);
+        }
         line.waiting.push_back(waiter);
         Self::start_claiming(this, queue_id, line);
-        true
+        Ok(true)
     }
 
     fn kick(this: &Arc<Self>, queue_id: i64) {
@@ -211,8 +227,8 @@ impl Inner {
 
     fn start_claiming(this: &Arc<Self>, queue_id: i64, line: &mut Line) {
         line.again = true;
-        if !line.claiming {
-            line.claiming = true;
+        if line.claiming.is_none() {
+            line.claiming = Some(Instant::now());
             let inner = Arc::clone(this);
             this.tracker
                 .spawn(async move { inner.claim_for_line(queue_id).await });
@@ -261,9 +277,10 @@ impl Inner {
             }
         }
         if !front.is_empty() {
+            line.claiming = Some(Instant::now());
             return Some(front);
         }
-        line.claiming = false;
+        line.claiming = None;
         if line.waiting.is_empty() {
             lines.by_queue.remove(&queue_id);
         }

@@ -4,3 +4,4 @@ mod batcher;
 mod idle;
 mod publishes;
 mod receivers;
+mod shedding;
