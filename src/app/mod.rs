@@ -165,6 +165,11 @@ impl App {
             sealing,
             pusher,
             webhook_allow,
+            capacity: Arc::new(http::Capacity::new(
+                config.max_requests as usize,
+                config.body_memory_mib as usize * 1024 * 1024,
+            )),
+            limits: http::Limits::default(),
             id: gateway_id,
             clock: now,
             snapshot_age_warning: config.snapshot_age_warning_seconds,

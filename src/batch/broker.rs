@@ -233,7 +233,7 @@ impl Broker {
         self.receivers.receive(queue_id, wish, wait).await
     }
 
-    /// Acks leases.
+    /// Acks leases. Who does so calls [`Self::freed`] afterwards.
     ///
     /// # Errors
     /// Any; whether it took effect is then not known, and the same ack may be
@@ -253,7 +253,8 @@ impl Broker {
             .map(|item| (item.lease.message_id, item.disposition))
             .collect();
         let results = self.settles.call(Settles(items)).await?;
-        let mut any_ready = false;
+        // Where leases are bounded, the end of each makes room.
+        let mut any_ready = queue.settings.max_in_flight.is_some();
         let mut dead: HashMap<DeadReason, Vec<i64>> = HashMap::new();
         for ((message_id, disposition), result) in planned.into_iter().zip(&results) {
             match disposition {
@@ -310,6 +311,14 @@ impl Broker {
                 Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
                 _ => self.receivers.ready(queue_id),
             }
+        }
+    }
+
+    /// Leases of a queue ended otherwise than by a settle: if it bounds them,
+    /// there is room for others.
+    pub fn freed(&self, queue: &Queue) {
+        if queue.settings.max_in_flight.is_some() {
+            self.receivers.ready(queue.id);
         }
     }
 

@@ -198,6 +198,23 @@ pub struct Config {
     )]
     pub push_attempt_days: i64,
 
+    /// Requests in hand at a time, at most; more are answered 503 at once
+    ///
+    /// Receivers that wait for messages do not count.
+    #[arg(
+        long, global = true, env = "POSTRIDER_MAX_REQUESTS", default_value_t = 4096,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub max_requests: u32,
+
+    /// Memory for the bodies of requests while they arrive, in MiB; bodies beyond
+    /// it are answered 503 at once
+    #[arg(
+        long, global = true, env = "POSTRIDER_BODY_MEMORY_MIB", default_value_t = 128,
+        value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576)
+    )]
+    pub body_memory_mib: u32,
+
     /// What to log: a level (error, warn, info, debug, trace) or a filter such
     /// as `info,postrider::http=debug`
     #[arg(

@@ -35,7 +35,7 @@ pub use filter::{Candidate, Filter, Mismatch, RoutingKey};
 pub use id::MessageId;
 pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;
-pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RetrySettings};
+pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RateLimit, RetrySettings};
 pub use receipt::{Lease, ReceiptKey};
 pub use retry_after::retry_after;
 pub use scope::{NamePattern, Need, Scope, Scopes, Verb, Verdict};

@@ -23,6 +23,10 @@ pub struct QueueSettings {
     pub max_ready: Option<u64>,
     /// What happens at the bound.
     pub overflow: Overflow,
+    /// Bound on leases at a time, over all gateways.
+    pub max_in_flight: Option<u32>,
+    /// How fast clients may publish and receive.
+    pub rate_limit: RateLimit,
     /// Largest body in bytes.
     pub max_message_bytes: u32,
     /// How long a dedup id is remembered.
@@ -39,6 +43,17 @@ pub enum Overflow {
     Reject,
     /// Take it and give up the oldest messages instead.
     DropOldest,
+}
+
+/// How fast clients may publish and receive, by one gateway's count.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RateLimit {
+    /// Messages published in a second.
+    pub publish_per_second: Option<f64>,
+    /// Receive calls in a second.
+    pub receive_per_second: Option<f64>,
+    /// How many at once; `None`: what comes in a second.
+    pub burst: Option<u32>,
 }
 
 /// What happens to dead messages.
@@ -78,6 +93,8 @@ impl Default for QueueSettings {
             delay: Seconds::ZERO,
             max_ready: None,
             overflow: Overflow::Reject,
+            max_in_flight: None,
+            rate_limit: RateLimit::default(),
             max_message_bytes: 1024 * 1024,
             dedup_window: Seconds::new(86_400),
             dead_letter: DeadLetterSettings {
@@ -98,6 +115,8 @@ impl QueueSettings {
     pub const MAX_LEASE: Seconds = Seconds::new(12 * 3600);
     /// Largest `max_message_bytes`: 8 MiB.
     pub const MAX_MESSAGE_BYTES: u32 = 8 * 1024 * 1024;
+    /// Largest `max_in_flight`, rate and burst.
+    pub const MANY: u32 = 1_000_000;
     /// Longest dedup window: 7 days.
     pub const MAX_DEDUP_WINDOW: Seconds = Seconds::new(7 * 86_400);
 
@@ -194,10 +213,37 @@ impl QueueSettings {
             "/dead_letter/retry/max_rounds",
             "must be from 0 to 1000",
         );
+        self.check_limits(&mut wrong);
         if wrong.is_empty() {
             Ok(())
         } else {
             Err(Error::Invalid(wrong))
+        }
+    }
+
+    /// Those that say how much and how fast.
+    fn check_limits(&self, wrong: &mut Vec<Invalid>) {
+        let many = f64::from(Self::MANY);
+        let limit = &self.rate_limit;
+        let counts = [
+            (self.max_in_flight, "/max_in_flight"),
+            (limit.burst, "/rate_limit/burst"),
+        ];
+        let rates = [
+            (limit.publish_per_second, "/rate_limit/publish_per_second"),
+            (limit.receive_per_second, "/rate_limit/receive_per_second"),
+        ];
+        let numbers = counts
+            .map(|(count, pointer)| (count.map(f64::from), 1.0, pointer))
+            .into_iter()
+            .chain(rates.map(|(rate, pointer)| (rate, 0.01, pointer)));
+        for (number, least, pointer) in numbers {
+            if number.is_some_and(|number| !(least..=many).contains(&number)) {
+                wrong.push(Invalid {
+                    pointer: pointer.to_owned(),
+                    detail: format!("must be from {least} to {}", Self::MANY),
+                });
+            }
         }
     }
 }

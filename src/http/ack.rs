@@ -50,5 +50,6 @@ pub(crate) async fn ack(
     let mut receipts = Receipts::open(&gateway, &queue, &request.receipts)?;
     let leases = std::mem::take(&mut receipts.leases);
     let settled = gateway.broker.ack(leases).await?;
+    gateway.broker.freed(&queue);
     receipts.answer(settled.into_iter().map(acked))
 }

@@ -13,6 +13,7 @@ use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt as _;
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation as _};
 
+use super::capacity::BodyRoom;
 use super::problem::Problem;
 
 /// What is taken.
@@ -66,6 +67,8 @@ pub(super) enum Failure {
     TooLarge,
     /// The connection broke.
     CutOff,
+    /// All bodies together take as much as they may.
+    NoRoom,
     /// It is not what the header says, or not all of it.
     Broken,
 }
@@ -75,10 +78,15 @@ pub(super) enum Failure {
 ///
 /// The rest of a body that is refused is read and thrown away: who still sends
 /// when the connection is closed does not hear the answer.
-pub(super) async fn expand(coding: Coding, body: Body, limit: usize) -> Result<Bytes, Failure> {
+pub(super) async fn expand(
+    coding: Coding,
+    body: Body,
+    limit: usize,
+    room: &mut BodyRoom<'_>,
+) -> Result<Bytes, Failure> {
     let mut frames = body.into_data_stream();
     let mut received = 0;
-    let expanded = expand_frames(coding, &mut frames, &mut received, limit).await;
+    let expanded = expand_frames(coding, &mut frames, &mut received, limit, room).await;
     if expanded.is_err() {
         while received <= limit
             && let Some(Ok(frame)) = frames.next().await
@@ -94,9 +102,10 @@ async fn expand_frames(
     frames: &mut BodyDataStream,
     received: &mut usize,
     limit: usize,
+    room: &mut BodyRoom<'_>,
 ) -> Result<Bytes, Failure> {
     let mut decoder = Decoder::new(coding, limit).map_err(|_| Failure::Broken)?;
-    let mut pieces = 0;
+    let (mut pieces, mut expanded) = (0, 0);
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|_| Failure::CutOff)?;
         *received += frame.len();
@@ -107,6 +116,9 @@ async fn expand_frames(
         loop {
             let (taken, is_done) = decoder.step(rest).map_err(|error| failure(&error))?;
             rest = &rest[taken..];
+            let grown = decoder.expanded() - expanded;
+            room.grow(grown).map_err(|_| Failure::NoRoom)?;
+            expanded += grown;
             if rest.is_empty() && is_done {
                 break;
             }
@@ -181,6 +193,14 @@ impl Decoder {
         }
     }
 
+    /// Bytes so far.
+    fn expanded(&self) -> usize {
+        match self {
+            Self::Gzip(decoder) => decoder.get_ref().bytes.len(),
+            Self::Zstd { into, .. } => into.bytes.len(),
+        }
+    }
+
     /// Expands a piece: how many bytes of the input it took, and whether there
     /// is nothing more to come of those.
     fn step(&mut self, input: &[u8]) -> io::Result<(usize, bool)> {
@@ -216,6 +236,7 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::capacity::Capacity;
     use super::*;
 
     const LIMIT: usize = 1 << 20;
@@ -237,7 +258,8 @@ mod tests {
             .map(|chunk| io::Result::Ok(Bytes::copy_from_slice(chunk)))
             .collect();
         let body = Body::from_stream(futures_util::stream::iter(frames));
-        expand(coding, body, LIMIT).await
+        let capacity = Capacity::new(1, 2 * LIMIT);
+        expand(coding, body, LIMIT, &mut capacity.body()).await
     }
 
     fn both(bytes: &[u8]) -> [(Coding, Vec<u8>); 2] {
@@ -292,6 +314,16 @@ mod tests {
         let huge_window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
         let failed = expanded(Coding::Zstd, &huge_window, 64).await;
         assert!(matches!(failed, Err(Failure::Broken)));
+    }
+
+    #[tokio::test]
+    async fn what_is_expanded_takes_room() {
+        let capacity = Capacity::new(1, LIMIT / 2);
+        for (coding, bytes) in both(&vec![7; LIMIT]) {
+            let failed = expand(coding, Body::from(bytes), LIMIT, &mut capacity.body()).await;
+            assert!(matches!(failed, Err(Failure::NoRoom)), "{coding:?}");
+        }
+        assert!(capacity.body().would_hold(LIMIT / 2));
     }
 
     #[tokio::test]

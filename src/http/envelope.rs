@@ -23,6 +23,7 @@ use tower::Service;
 use tower_http::catch_panic::CatchPanic;
 
 use super::access::{Admission, Caller, Granted, Known};
+use super::capacity::overloaded;
 use super::limits::{Quota, Standing};
 use super::operations::{Found, OPERATIONS};
 use super::problem::Problem;
@@ -100,6 +101,10 @@ where
         let request_id = request_id(&request);
         let found = OPERATIONS.find(request.method(), request.uri().path());
         let line = Line::of(&request, found);
+        let Some(in_hand) = self.gateway.capacity.take(request.uri().path()) else {
+            let response = finish(overloaded().into_response(), request_id, line, None);
+            return Box::pin(ready(Ok(response)));
+        };
         // The hot paths have no use for the caller.
         let asks = found.is_none_or(|found| !found.operation.is_hot());
         let granted = match self.gateway.gate.admit(&request, found, self.peer) {
@@ -111,6 +116,7 @@ where
             Admission::Unread(id) => {
                 let mut this = self.clone();
                 return Box::pin(async move {
+                    let _in_hand = in_hand;
                     let gate = &this.gateway.gate;
                     let admitted = match gate.read(&id).await {
                         Ok(read) => {
@@ -138,6 +144,7 @@ where
         // twice.
         let answer = self.route(request, caller);
         Box::pin(answer.map_ok(move |response| {
+            let _in_hand = in_hand;
             finish(
                 response.map(Body::new),
                 request_id,

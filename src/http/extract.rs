@@ -2,25 +2,18 @@
 
 use std::marker::PhantomData;
 
-use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use bytes::Bytes;
 use serde::de::{self, DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::coding::{self, Coding};
+use super::SharedGateway;
+use super::body::read_body;
 use super::problem::Problem;
 use crate::domain::{self, MessageId, QueueName, quoted};
-
-/// Bytes of a request's body: a batch of 1,000 messages of 16 KiB.
-pub(crate) const BODY_LIMIT: usize = 16 * 1024 * 1024;
-
-/// How long a body may take to arrive.
-const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A path's parameters, as text.
 pub(crate) struct Path<T>(pub(crate) T);
@@ -129,77 +122,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoParams {}
 
-/// The whole body, expanded, at most [`BODY_LIMIT`] bytes, arrived within
-/// [`BODY_TIME`].
-pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    // Refused unread, before a client that waits for 100 Continue sends it.
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > BODY_LIMIT as u64) {
-        return Err(too_large());
-    }
-    if let Some(coding) = Coding::of(headers)? {
-        // Few are, so the rest have no room for it.
-        return Box::pin(read_coded(coding, body)).await;
-    }
-    match tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(cut_off()),
-        Err(_) => Err(timed_out()),
-    }
-}
-
-/// The same of a body that is compressed.
-async fn read_coded(coding: Coding, body: Body) -> Result<Bytes, Problem> {
-    let expanded = coding::expand(coding, body, BODY_LIMIT);
-    match tokio::time::timeout(BODY_TIME, expanded).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(coding::Failure::TooLarge)) => Err(too_large()),
-        Ok(Err(coding::Failure::CutOff)) => Err(cut_off()),
-        Ok(Err(coding::Failure::Broken)) => Err(Problem::bad_request(
-            "malformed-encoding",
-            "The body is not whole, or not what its Content-Encoding says.",
-        )),
-        Err(_) => Err(timed_out()),
-    }
-}
-
-fn too_large() -> Problem {
-    Problem::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "body-too-large",
-        format!("The request's body is over the limit of {BODY_LIMIT} bytes, expanded."),
-    )
-}
-
-fn cut_off() -> Problem {
-    Problem::bad_request(
-        "body-cut-off",
-        "The connection broke before the body ended.",
-    )
-}
-
-fn timed_out() -> Problem {
-    Problem::new(
-        StatusCode::REQUEST_TIMEOUT,
-        "body-timeout",
-        "The body did not arrive within 30 s.",
-    )
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if error.to_string() == "length limit exceeded" {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
 /// Whether a content type is JSON: `application/json`, with or without
 /// parameters.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
@@ -223,27 +145,28 @@ pub(crate) fn wrong_content_type(expected: &str) -> Problem {
 /// A JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<SharedGateway> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, gateway: &SharedGateway) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         if !is_json(&parts.headers) {
             return Err(wrong_content_type("application/json"));
         }
-        parse(&read_body(&parts.headers, body).await?).map(Self)
+        let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
+        parse(&bytes).map(Self)
     }
 }
 
 /// A JSON body that may be left out.
 pub(crate) struct OptionalJson<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+impl<T: DeserializeOwned + Default> FromRequest<SharedGateway> for OptionalJson<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, gateway: &SharedGateway) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read_body(&parts.headers, body).await?;
+        let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -319,6 +242,16 @@ where
         }
     }
     deserializer.deserialize_any(Visitor(PhantomData))
+}
+
+/// For fields: takes an object, or null for none.
+pub(crate) fn object_or_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let some = Option::<Object<T>>::deserialize(deserializer)?;
+    Ok(some.map(|Object(value)| value))
 }
 
 /// Any JSON value in which no object has a name twice; [`serde_json::Value`]

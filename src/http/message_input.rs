@@ -13,7 +13,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::extract::{is_json, parse, read_body, wrong_content_type};
+use super::body::read_body;
+use super::capacity::Capacity;
+use super::extract::{is_json, parse, wrong_content_type};
 use super::problem::Problem;
 use crate::domain::{self, Content, Headers, Invalid, Limits, Message, Seconds};
 
@@ -116,10 +118,12 @@ pub(crate) fn demand_content_type(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// The messages of a request.
 pub(crate) async fn read_messages(
+    capacity: &Capacity,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Vec<Described>, Problem> {
-    let bytes = read_body(headers, body).await?;
+    // From here on the batcher has bounds of its own.
+    let (bytes, _room) = read_body(capacity, headers, body).await?;
     let trace = Trace::of(headers);
     if is_json(headers) {
         from_json(&bytes, &trace)

@@ -287,6 +287,7 @@ pub(crate) async fn delete_message(
 ) -> Result<StatusCode, Problem> {
     let queue = gateway.queue(&name).await?;
     if gateway.broker.store().cancel(queue.id, id.0).await? {
+        gateway.broker.freed(&queue);
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::message_not_found())

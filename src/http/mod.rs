@@ -7,6 +7,8 @@
 
 mod access;
 mod ack;
+mod body;
+mod capacity;
 mod coding;
 mod dead_letters;
 mod envelope;
@@ -30,6 +32,7 @@ mod publish;
 mod publish_topic;
 mod purge;
 mod queue_config;
+mod queue_limits;
 mod queues;
 mod receive;
 mod resource;
@@ -55,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use access::Gate;
+pub use capacity::Capacity;
 pub use listen::{Options, Tls, TlsError, listen};
 pub use openapi::document;
 pub use waiting::meanwhile;
@@ -64,6 +68,7 @@ use crate::domain::{AllowList, QueueName, ReceiptKey, SealingKey};
 use crate::store::{Queue, Topic, Topology};
 use crate::webhook::Pusher;
 use problem::Problem;
+use queue_limits::QueueLimits;
 
 /// What the endpoints work with.
 pub struct Gateway {
@@ -86,12 +91,22 @@ pub struct Gateway {
     pub gaps: Vec<String>,
     /// Pushes the tests of webhooks.
     pub pusher: Arc<Pusher>,
+    /// What is in hand, and how much may be.
+    pub capacity: Arc<Capacity>,
+    /// How fast queues may be used.
+    pub limits: Limits,
     /// Which addresses may be pushed to besides public ones.
     pub webhook_allow: AllowList,
     /// Tasks that must end before the gateway does.
     pub tracker: TaskTracker,
     /// Cancelled when the gateway is to end.
     pub stop: CancellationToken,
+}
+
+/// How fast what may be used, as this gateway counts.
+#[derive(Debug, Default)]
+pub struct Limits {
+    queues: QueueLimits,
 }
 
 type SharedGateway = Arc<Gateway>;

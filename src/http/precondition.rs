@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::extract::{UniqueNames, is_json, parse, read_body, wrong_content_type};
+use super::body::read_body;
+use super::capacity::Capacity;
+use super::extract::{UniqueNames, is_json, parse, wrong_content_type};
 use super::problem::Problem;
 
 /// Whether `If-Match` (or `If-None-Match: *`) lets a change of the resource with
@@ -50,7 +52,11 @@ pub(crate) fn tagged(mut response: Response, etag: &str) -> Response {
 }
 
 /// Reads a merge patch.
-pub(crate) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Value, Problem> {
+pub(crate) async fn read_patch(
+    capacity: &Capacity,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Value, Problem> {
     let is_merge_patch = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -58,7 +64,7 @@ pub(crate) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Value,
     if !is_merge_patch && !is_json(headers) {
         return Err(wrong_content_type("application/merge-patch+json"));
     }
-    let bytes = read_body(headers, body).await?;
+    let (bytes, _room) = read_body(capacity, headers, body).await?;
     let UniqueNames(patch) = parse(&bytes)?;
     Ok(patch)
 }

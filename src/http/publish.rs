@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::extract::{InQueue, NoParams, Query};
 use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
 use super::problem::Problem;
+use super::queue_limits::{described, publish_quota};
 use super::{SharedGateway, reply};
 use crate::domain::MessageId;
 use crate::store::{Publish, Refusal};
@@ -43,6 +44,11 @@ pub(crate) struct PublishedMessage {
 /// `Postrider-Header-NAME` for a header of the message.
 ///
 /// `traceparent` and `tracestate` of the request are kept with the messages.
+///
+/// Where the queue has a `rate_limit`, answers say what is left of it, as
+/// draft-ietf-httpapi-ratelimit-headers-11 has it: `RateLimit-Policy:
+/// "publish";q=100;w=1` is 100 messages in 1 s, `RateLimit: "publish";r=40;t=1`
+/// that 40 are left and all are there again in 1 s.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/messages", tag = "Messages",
     params(
@@ -65,8 +71,8 @@ pub(crate) struct PublishedMessage {
         (status = 408, description = "`body-timeout`"),
         (status = 413, description = "`message-too-large`, `body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`; nothing was stored"),
-        (status = 429, description = "`queue-full`; nothing was stored"),
+        (status = 422, description = "`invalid`, `batch-over-burst`; nothing was stored"),
+        (status = 429, description = "`queue-full`, `rate-limited`; nothing was stored"),
     ),
 )]
 pub(crate) async fn publish(
@@ -78,19 +84,21 @@ pub(crate) async fn publish(
     let (parts, body) = request.into_parts();
     demand_content_type(&parts.headers)?;
     let queue = gateway.queue(&name).await?;
-    let described = read_messages(&parts.headers, body).await?;
+    let read = read_messages(&gateway.capacity, &parts.headers, body).await?;
     let now = (gateway.clock)();
     let max_bytes = queue.settings.max_message_bytes;
     for Described {
         at,
         message,
         routing,
-    } in &described
+    } in &read
     {
         routing.refuse()?;
         message.check(max_bytes, at, now)?;
     }
-    let messages = Arc::new(described.into_iter().map(|one| one.message).collect());
+    let quota = publish_quota(&queue.settings.rate_limit);
+    let standing = gateway.limits.queues.publish(&queue, read.len())?;
+    let messages = Arc::new(read.into_iter().map(|one| one.message).collect());
 
     let mut request = Publish { queue, messages };
     let mut result = gateway.broker.publish(request.clone()).await?;
@@ -113,7 +121,8 @@ pub(crate) async fn publish(
                     duplicate: m.duplicate,
                 })
                 .collect();
-            Ok(reply(StatusCode::CREATED, &PublishAnswer { messages }))
+            let answer = reply(StatusCode::CREATED, &PublishAnswer { messages });
+            Ok(described(answer, quota, standing))
         }
         Err(Refusal::NoQueue) => Err(Problem::queue_not_found(&name)),
         Err(Refusal::Full { max_ready }) => Err(Problem::queue_full(&name, max_ready)),

@@ -127,7 +127,8 @@ fn route(
 /// `Postrider-Routing-Key` and `Postrider-Mandatory`.
 ///
 /// A full queue (`max_ready` with `reject`) among those that matched refuses the
-/// publish.
+/// publish. Their `rate_limit` is for who publishes to them, and does not count
+/// here.
 #[utoipa::path(
     post, path = "/v1/topics/{topic}/messages", tag = "Topics",
     params(
@@ -166,7 +167,7 @@ pub(crate) async fn publish_topic(
     demand_content_type(&parts.headers)?;
     let mut topology = gateway.topology(&name).await?;
     let mut described = Vec::new();
-    for one in read_messages(&parts.headers, body).await? {
+    for one in read_messages(&gateway.capacity, &parts.headers, body).await? {
         let routing_key = routing_key(&one)?;
         described.push((one, routing_key));
     }
@@ -236,7 +237,7 @@ pub(crate) async fn explain(
     let (parts, body) = request.into_parts();
     demand_content_type(&parts.headers)?;
     let topology = gateway.topology_now(&name).await?;
-    let described = read_messages(&parts.headers, body).await?;
+    let described = read_messages(&gateway.capacity, &parts.headers, body).await?;
     let [one] = &described[..] else {
         return Err(Problem::invalid("/messages", "explain takes one message"));
     };

@@ -54,6 +54,7 @@ pub(crate) async fn purge_queue(
     let store = gateway.broker.store();
     let queue = gateway.queue(&name).await?;
     let messages = store.purge(queue.id).await?;
+    gateway.broker.freed(&queue);
     let dead_letters = if request.dead_letters {
         store.purge_dead(queue.id, DeadFilter::default()).await?
     } else {

@@ -4,9 +4,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extract::object;
+use super::extract::{object, object_or_null};
 use super::problem::Problem;
-use crate::domain::{Backoff, DeadLetterSettings, QueueSettings, RetrySettings, Seconds};
+use crate::domain::{
+    Backoff, DeadLetterSettings, QueueSettings, RateLimit, RetrySettings, Seconds,
+};
 
 /// A queue's settings; every one has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -33,6 +35,13 @@ pub(crate) struct QueueConfig {
     /// At the bound: `reject` refuses the publish with 429, `drop_oldest` makes
     /// the oldest messages dead letters.
     overflow: Overflow,
+    /// Bound on messages leased at a time, over all gateways and to webhooks too;
+    /// 1 to 1000000, null for none. At the bound a receive finds nothing, and one
+    /// that waits goes on waiting until a lease ends.
+    max_in_flight: Option<u32>,
+    /// How fast clients may publish and receive; null for no limit.
+    #[serde(deserialize_with = "object_or_null")]
+    rate_limit: Option<RateLimitConfig>,
     /// Largest body in bytes; up to 8388608.
     #[schema(default = 1_048_576)]
     max_message_bytes: u32,
@@ -42,6 +51,25 @@ pub(crate) struct QueueConfig {
     /// What happens to messages that are given up.
     #[serde(deserialize_with = "object")]
     dead_letter: DeadLetterConfig,
+}
+
+/// Limits on calls to this queue; beyond one the answer is 429 `rate-limited`.
+/// Each gateway counts for itself, so several let through several times as much.
+/// What topics feed into the queue and what webhooks take out of it is not
+/// counted: `max_ready` and the webhook's own `rate_limit_per_second` bound that.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = RateLimit)]
+pub(crate) struct RateLimitConfig {
+    /// Messages published in a second (a batch of n counts n); 0.01 to 1000000,
+    /// null for no limit.
+    publish_per_second: Option<f64>,
+    /// Receive calls in a second, whatever they bring and however long they wait;
+    /// 0.01 to 1000000, null for no limit.
+    receive_per_second: Option<f64>,
+    /// How many at once after a rest; 1 to 1000000, by default what comes in a
+    /// second. A batch larger than this is refused (422 `batch-over-burst`).
+    burst: Option<u32>,
 }
 
 /// Exponential backoff: `initial_seconds * multiplier^(attempt - 1)`, at most
@@ -145,6 +173,12 @@ impl From<&QueueSettings> for QueueConfig {
                 crate::domain::Overflow::Reject => Overflow::Reject,
                 crate::domain::Overflow::DropOldest => Overflow::DropOldest,
             },
+            max_in_flight: s.max_in_flight,
+            rate_limit: (s.rate_limit != RateLimit::default()).then_some(RateLimitConfig {
+                publish_per_second: s.rate_limit.publish_per_second,
+                receive_per_second: s.rate_limit.receive_per_second,
+                burst: s.rate_limit.burst,
+            }),
             max_message_bytes: s.max_message_bytes,
             dedup_window_seconds: s.dedup_window,
             dead_letter: DeadLetterConfig {
@@ -179,6 +213,14 @@ impl QueueConfig {
                 Overflow::Reject => crate::domain::Overflow::Reject,
                 Overflow::DropOldest => crate::domain::Overflow::DropOldest,
             },
+            max_in_flight: self.max_in_flight,
+            rate_limit: self
+                .rate_limit
+                .map_or_else(RateLimit::default, |limit| RateLimit {
+                    publish_per_second: limit.publish_per_second,
+                    receive_per_second: limit.receive_per_second,
+                    burst: limit.burst,
+                }),
             max_message_bytes: self.max_message_bytes,
             dedup_window: self.dedup_window_seconds,
             dead_letter: DeadLetterSettings {

@@ -161,6 +161,8 @@ pub(crate) async fn put_queue(
     if put.created {
         tracing::info!(queue = %name, "queue created");
     }
+    // Its bound may be wider than before.
+    gateway.broker.ready([put.queue.id]);
     let counts = gateway.counts(&put.queue).await?;
     Ok(answer(put_status(put.created), &put.queue, counts))
 }
@@ -197,7 +199,7 @@ pub(crate) async fn patch_queue(
     headers: HeaderMap,
     request: axum::extract::Request,
 ) -> Result<Response, Problem> {
-    let patch = precondition::read_patch(&headers, request.into_body()).await?;
+    let patch = precondition::read_patch(&gateway.capacity, &headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..10 {
@@ -212,6 +214,8 @@ pub(crate) async fn patch_queue(
             Err(store::Error::Conflict) => {}
             other => {
                 let queue = other?;
+                // Its bound may be wider now.
+                gateway.broker.ready([queue.id]);
                 let counts = gateway.counts(&queue).await?;
                 return Ok(answer(StatusCode::OK, &queue, counts));
             }

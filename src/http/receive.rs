@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::extract::{InQueue, NoParams, OptionalJson, Query, in_range};
 use super::problem::Problem;
+use super::queue_limits::{described, receive_quota};
 use super::{SharedGateway, json_bytes};
 use crate::batch::Wait;
 use crate::domain::{Headers, MessageId, QueueSettings, ReceiptKey, Seconds};
@@ -176,6 +177,11 @@ pub(crate) fn check_lease(lease: Option<Seconds>, queue: &Queue) -> Result<Secon
 /// Leases up to `max_messages`: nobody else gets them until the lease ends. With
 /// `wait_seconds` the call waits until at least one is there; without messages
 /// the answer is an empty list.
+///
+/// A queue at its `max_in_flight` is as good as empty until a lease ends. Where
+/// the queue has a `rate_limit`, each call costs one, whatever it brings, and
+/// answers say what was left when the call came, as those of a publish do:
+/// `RateLimit-Policy: "receive";q=100;w=1`, `RateLimit: "receive";r=40;t=1`.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/receive", tag = "Messages",
     params(("queue" = String, Path, description = "Its name", example = "orders")),
@@ -187,6 +193,7 @@ pub(crate) fn check_lease(lease: Option<Seconds>, queue: &Queue) -> Result<Secon
         (status = 413, description = "`body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
         (status = 422, description = "`invalid`"),
+        (status = 429, description = "`rate-limited`"),
     ),
 )]
 pub(crate) async fn receive(
@@ -205,15 +212,19 @@ pub(crate) async fn receive(
         max_messages: u32::try_from(max_messages).unwrap_or(1),
         lease: check_lease(request.lease_seconds, &queue)?,
     };
+    let standing = gateway.limits.queues.receive(&queue)?;
     let wait = if wait > Seconds::ZERO {
         Wait::UpTo(wait.to_duration())
     } else {
         Wait::No
     };
+    let waiting = (wait != Wait::No).then(|| gateway.capacity.let_wait());
     // From here to the return nothing waits: a client that is still there when
     // the leases arrive is sent them.
     let deliveries = gateway.broker.receive(queue.id, wish, wait).await?;
+    drop(waiting);
     let json = write(&deliveries, &gateway.receipts)
         .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
-    Ok(json_bytes(StatusCode::OK, json))
+    let quota = receive_quota(&queue.settings.rate_limit);
+    Ok(described(json_bytes(StatusCode::OK, json), quota, standing))
 }

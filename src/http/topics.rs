@@ -197,7 +197,7 @@ pub(crate) async fn patch_topic(
     request: Request,
 ) -> Result<Response, Problem> {
     not_system(&name, "topic")?;
-    let patch = precondition::read_patch(&headers, request.into_body()).await?;
+    let patch = precondition::read_patch(&gateway.capacity, &headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..PATCH_TRIES {

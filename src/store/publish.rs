@@ -279,11 +279,12 @@ impl Store {
     ) -> Result<(), Error> {
         let ids: Vec<i64> = bounds.keys().copied().collect();
         for (queue_id, ready) in self.ready_counts(&ids).await? {
-            let excess = ready.saturating_sub(bounds[&queue_id]);
-            if excess > 0 {
+            let bound = bounds[&queue_id];
+            if ready > bound {
                 let rows = sqlx::query(OVERFLOW)
                     .bind(queue_id)
-                    .bind(i64::try_from(excess).unwrap_or(i64::MAX))
+                    .bind(i64::try_from(bound).unwrap_or(i64::MAX))
+                    .bind(self.watermarks.tallies())
                     .fetch_all(&self.hot)
                     .await?;
                 let dead: Result<Vec<i64>, _> = rows.iter().map(|row| row.try_get(0)).collect();

@@ -11,7 +11,8 @@ use sqlx::postgres::PgRow;
 
 use super::{Error, Store};
 use crate::domain::{
-    Backoff, DeadLetterSettings, Overflow, QueueName, QueueSettings, RetrySettings, Seconds,
+    Backoff, DeadLetterSettings, Overflow, QueueName, QueueSettings, RateLimit, RetrySettings,
+    Seconds,
 };
 
 /// A queue as it is stored.
@@ -43,7 +44,8 @@ pub struct Put {
 const COLUMNS: &str = "id, name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier,
     backoff_max_ms, backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow,
     max_message_bytes, dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
-    dead_letter_retention_ms, retry_every_ms, retry_max_rounds, version, created_at, updated_at";
+    dead_letter_retention_ms, retry_every_ms, retry_max_rounds, max_in_flight, publish_per_second,
+    receive_per_second, rate_burst, version, created_at, updated_at";
 
 /// Whether one of the patterns $4 of names takes `name`; null takes all.
 pub(super) const SEEN: &str = "($4::text[] IS NULL OR EXISTS (
@@ -57,8 +59,10 @@ const CREATE: &str = "
             name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier, backoff_max_ms,
             backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow, max_message_bytes,
             dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
-            dead_letter_retention_ms, retry_every_ms, retry_max_rounds)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+            dead_letter_retention_ms, retry_every_ms, retry_max_rounds, max_in_flight,
+            publish_per_second, receive_per_second, rate_burst)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+            $19, $20, $21, $22)
         ON CONFLICT (name) DO NOTHING
         RETURNING *
     ), counted AS (
@@ -66,16 +70,18 @@ const CREATE: &str = "
     )
     SELECT * FROM made";
 
-/// As [`CREATE`]'s, if topic $19 is there.
+/// As [`CREATE`]'s, if topic $23 is there.
 pub(super) const INSERT_FOR_TOPIC: &str = "
     INSERT INTO postrider.queues (
         name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier, backoff_max_ms,
         backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow, max_message_bytes,
         dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
-        dead_letter_retention_ms, retry_every_ms, retry_max_rounds)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+        dead_letter_retention_ms, retry_every_ms, retry_max_rounds, max_in_flight,
+        publish_per_second, receive_per_second, rate_burst)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+        $20, $21, $22
     FROM postrider.topics
-    WHERE topics.name = $19
+    WHERE topics.name = $23
     ON CONFLICT (name) DO NOTHING";
 
 const UPDATE: &str = "
@@ -84,8 +90,10 @@ const UPDATE: &str = "
         backoff_max_ms = $6, backoff_jitter = $7, message_ttl_ms = $8, delay_ms = $9,
         max_ready = $10, overflow = $11, max_message_bytes = $12, dedup_window_ms = $13,
         dead_letter_enabled = $14, dead_letter_keep_expired = $15, dead_letter_retention_ms = $16,
-        retry_every_ms = $17, retry_max_rounds = $18, version = version + 1, updated_at = now()
-    WHERE name = $1 AND version = $19
+        retry_every_ms = $17, retry_max_rounds = $18, max_in_flight = $19,
+        publish_per_second = $20, receive_per_second = $21, rate_burst = $22,
+        version = version + 1, updated_at = now()
+    WHERE name = $1 AND version = $23
     RETURNING *";
 
 impl Store {
@@ -272,11 +280,19 @@ pub(super) fn bind_settings<'q>(
         .bind(dead.retention.as_millis())
         .bind(dead.retry.every.as_millis())
         .bind(dead.retry.max_rounds.cast_signed())
+        .bind(settings.max_in_flight.map(u32::cast_signed))
+        .bind(settings.rate_limit.publish_per_second)
+        .bind(settings.rate_limit.receive_per_second)
+        .bind(settings.rate_limit.burst.map(u32::cast_signed))
 }
 
 fn queue(row: &PgRow) -> Result<Queue, Error> {
     let millis = |column| Ok::<_, Error>(Seconds::from_millis(row.try_get(column)?));
     let natural = |column| Ok::<_, Error>(row.try_get::<i32, _>(column)?.cast_unsigned());
+    let some_natural = |column| {
+        let number = row.try_get::<Option<i32>, _>(column)?;
+        Ok::<_, Error>(number.map(i32::cast_unsigned))
+    };
     let name: String = row.try_get("name")?;
     let name = QueueName::parse(&name, "name")
         .map_err(|e| Error::from(sqlx::Error::Decode(Box::new(e))))?;
@@ -298,6 +314,12 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
                 .try_get::<Option<i64>, _>("max_ready")?
                 .map(i64::cast_unsigned),
             overflow: overflow(row)?,
+            max_in_flight: some_natural("max_in_flight")?,
+            rate_limit: RateLimit {
+                publish_per_second: row.try_get("publish_per_second")?,
+                receive_per_second: row.try_get("receive_per_second")?,
+                burst: some_natural("rate_burst")?,
+            },
             max_message_bytes: natural("max_message_bytes")?,
             dedup_window: millis("dedup_window_ms")?,
             dead_letter: DeadLetterSettings {

@@ -116,7 +116,7 @@ pub(crate) async fn patch_webhook(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
-    let patch = precondition::read_patch(&headers, request.into_body()).await?;
+    let patch = precondition::read_patch(&gateway.capacity, &headers, request.into_body()).await?;
     let store = gateway.broker.store();
     // Somebody else's change in between: read it and patch that.
     for _ in 0..10 {

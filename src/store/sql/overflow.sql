@@ -1,14 +1,22 @@
--- drop_oldest: ready -> dead_letters ('overflow') | (nothing), for $2 messages
--- of queue $1: lowest priority first, and in it the oldest.
+-- drop_oldest: ready -> dead_letters ('overflow') | (nothing), for what queue $1
+-- has over its bound of $2: lowest priority first, and in it the oldest. $3: the
+-- floor of the tallies.
 --
--- Index: ready_pkey in order. SKIP LOCKED: what is being claimed is leaving
--- anyway.
-WITH picked AS MATERIALIZED (
+-- excess_ready waits until nobody else drops from the queue, and then counts
+-- (migrations/0006_limits.sql): two that counted at the same moment would both
+-- drop what is too much.
+--
+-- Index: ready_pkey in order; queue_counts_pkey, tallies_pkey from the floor up.
+-- SKIP LOCKED: what is being claimed is leaving anyway.
+WITH excess AS MATERIALIZED (
+    SELECT postrider.excess_ready($1, $2, $3) AS n
+),
+picked AS MATERIALIZED (
     SELECT ready.ctid AS tid
     FROM postrider.ready
     WHERE ready.queue_id = $1
     ORDER BY ready.queue_id, ready.priority, ready.position
-    LIMIT $2
+    LIMIT (SELECT n FROM excess)
     FOR UPDATE OF ready SKIP LOCKED
 ),
 taken AS (

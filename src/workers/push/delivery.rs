@@ -50,7 +50,10 @@ impl Lane {
         let longest = queue.settings.backoff.max;
         let record = record(lease, started, &pushed);
         tokio::join!(
-            self.conclude(config, lease, call, &pushed, longest),
+            async {
+                self.conclude(config, lease, call, &pushed, longest).await;
+                self.context.broker.freed(&queue);
+            },
             async {
                 if let Err(error) = self.context.broker.record_push(record).await {
                     tracing::debug!(%error, "an attempt is not in the list");

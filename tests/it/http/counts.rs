@@ -114,10 +114,41 @@ fn ranges() -> [(&'static str, Value, Value); 20] {
     ]
 }
 
+/// And of those that say how much and how fast.
+fn ranges_of_limits() -> [(&'static str, Value, Value); 5] {
+    [
+        (
+            "/max_in_flight",
+            json!([1, 1_000_000, null]),
+            json!([-1, 0, 1.5, 1_000_001, 1e300, "1"]),
+        ),
+        (
+            "/rate_limit",
+            json!([null, {}]),
+            json!([1, "fast", [], [1, 2, 3]]),
+        ),
+        (
+            "/rate_limit/publish_per_second",
+            json!([0.01, 1_000_000]),
+            json!([-1, 0, 0.009, 1_000_000.5, 1e300, "1"]),
+        ),
+        (
+            "/rate_limit/receive_per_second",
+            json!([0.01, 1_000_000]),
+            json!([-1, 0, 0.009, 1_000_000.5, 1e300, "1"]),
+        ),
+        (
+            "/rate_limit/burst",
+            json!([1, 1_000_000]),
+            json!([-1, 0, 1.5, 1_000_001, 1e300]),
+        ),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_setting_has_a_range_and_its_ends_are_in_it() {
     let app = App::start().await;
-    for (pointer, inside, outside) in ranges() {
+    for (pointer, inside, outside) in ranges().into_iter().chain(ranges_of_limits()) {
         let names: Vec<&str> = pointer[1..].split('/').collect();
         let settings = |value: &Value| {
             names
@@ -151,12 +182,7 @@ async fn every_setting_has_a_range_and_its_ends_are_in_it() {
 async fn settings_of_later_versions_are_unknown_and_said_so_by_name() {
     let app = App::start().await;
     app.queue("there", json!({})).await;
-    for (field, value) in [
-        ("ordered", json!(true)),
-        ("rate_limit", json!({"publish_per_second": 1})),
-        ("max_in_flight", json!(10)),
-        ("name", json!("there")),
-    ] {
+    for (field, value) in [("ordered", json!(true)), ("name", json!("there"))] {
         for answer in [
             app.put("/v1/queues/new", json!({field: value})).await,
             app.put("/v1/queues/there", json!({field: value})).await,

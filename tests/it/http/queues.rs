@@ -12,7 +12,8 @@ fn defaults() -> Value {
         "lease_seconds": 30, "max_attempts": 5,
         "backoff": {"initial_seconds": 5, "multiplier": 2.0, "max_seconds": 3600, "jitter": 0.2},
         "message_ttl_seconds": 345_600, "delay_seconds": 0, "max_ready": null,
-        "overflow": "reject", "max_message_bytes": 1_048_576, "dedup_window_seconds": 86_400,
+        "overflow": "reject", "max_in_flight": null, "rate_limit": null,
+        "max_message_bytes": 1_048_576, "dedup_window_seconds": 86_400,
         "dead_letter": {
             "enabled": true, "keep_expired": false, "retention_seconds": 1_209_600,
             "retry": {"every_seconds": 300, "max_rounds": 0},
@@ -26,7 +27,9 @@ fn others() -> Value {
         "lease_seconds": 0.5, "max_attempts": 1000,
         "backoff": {"initial_seconds": 0.25, "multiplier": 1.5, "max_seconds": 7, "jitter": 0.0},
         "message_ttl_seconds": 60, "delay_seconds": 1.125, "max_ready": 10,
-        "overflow": "drop_oldest", "max_message_bytes": 8_388_608, "dedup_window_seconds": 604_800,
+        "overflow": "drop_oldest", "max_in_flight": 7,
+        "rate_limit": {"publish_per_second": 0.5, "receive_per_second": 1e6, "burst": 3},
+        "max_message_bytes": 8_388_608, "dedup_window_seconds": 604_800,
         "dead_letter": {
             "enabled": false, "keep_expired": true, "retention_seconds": 1,
             "retry": {"every_seconds": 1, "max_rounds": 1000},

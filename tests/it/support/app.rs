@@ -57,6 +57,8 @@ pub(crate) fn config(database_url: &str) -> Config {
         backlog_high: 100_000,
         snapshot_age_warning_seconds: 300,
         push_attempt_days: 30,
+        max_requests: 4096,
+        body_memory_mib: 128,
         log: "off".into(),
         log_format: LogFormat::Human,
         drain_seconds: 5,

@@ -1,0 +1,277 @@
+//! More than the gateway may have in hand, and more than its database can take.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::store::{execute, number};
+use crate::support::{Answer, Database, Gateway, config, eventually};
+
+const MESSAGES: &str = "/v1/queues/work/messages";
+
+/// What is answered within this is answered at once.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+async fn start(max_requests: u32, body_memory_mib: u32) -> (Database, Gateway) {
+    let database = Database::migrated().await;
+    let mut config = config(&database.url());
+    config.max_requests = max_requests;
+    config.body_memory_mib = body_memory_mib;
+    let gateway = Gateway::start(&config).await;
+    gateway.queue("work", json!({})).await;
+    (database, gateway)
+}
+
+/// Nobody gets a lock on this table until it is let go.
+async fn hold(database: &Database, table: &str) -> PgConnection {
+    let mut holder = database.connect().await;
+    let lock = format!("BEGIN; LOCK TABLE postrider.{table} IN ACCESS EXCLUSIVE MODE");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock))
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    holder
+}
+
+async fn let_go(mut holder: PgConnection) {
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+}
+
+fn call(gateway: &Gateway, path: &str, json: &Value) -> impl Future<Output = Answer> + use<> {
+    let request = gateway.request(Method::POST, path);
+    let request = request.header("content-type", "application/json");
+    Answer::of(request.body(json.to_string()))
+}
+
+/// Statements of a `.sql` file that wait for a lock.
+async fn stuck(database: &Database, name: &str, count: i64) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'
+           AND query LIKE '-- {name}%'"
+    );
+    eventually("a statement is stuck", async || {
+        number(database, waiting.as_str()).await == count
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_requests_in_hand_all_are_refused_at_once_but_for_operations() {
+    let (database, gateway) = start(4, 128).await;
+    // Those who wait do not count.
+    let mut receivers = JoinSet::new();
+    for _ in 0..10 {
+        let wait = json!({"wait_seconds": 60});
+        receivers.spawn(call(&gateway, "/v1/queues/work/receive", &wait));
+    }
+    eventually("all wait", async || {
+        gateway.app.broker().waiting().values().sum::<usize>() == 10
+    })
+    .await;
+    let held = hold(&database, "messages").await;
+    let mut publishers = JoinSet::new();
+    for n in 0..3 {
+        publishers.spawn(call(&gateway, MESSAGES, &json!({"body": n})));
+    }
+    stuck(&database, "publish", 1).await;
+    // A body that does not come is in hand, too.
+    let mut upload = TcpStream::connect(gateway.app.address()).await.unwrap();
+    upload
+        .write_all(
+            b"POST /v1/queues/work/messages HTTP/1.1\r\nHost: x\r\n\
+              Content-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"body\"",
+        )
+        .await
+        .unwrap();
+    eventually("there is no room", async || {
+        gateway.get("/v1/queues").await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    for path in ["/v1/queues", "/nowhere", "/docs"] {
+        let began = Instant::now();
+        gateway.get(path).await.expect_problem(503, "overloaded");
+        assert!(began.elapsed() < AT_ONCE * 5, "{:?}", began.elapsed());
+    }
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(gateway.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    // The rest of it makes room again, in the end.
+    let_go(held).await;
+    upload.write_all(b":1}x").await.unwrap();
+    while let Some(answer) = publishers.join_next().await {
+        answer.unwrap().expect(StatusCode::CREATED);
+    }
+    eventually("there is room", async || {
+        gateway.get("/v1/queues").await.status == StatusCode::OK
+    })
+    .await;
+    for _ in 0..10 {
+        gateway.publish("work", json!({"body": 1})).await;
+    }
+    while let Some(answer) = receivers.join_next().await {
+        answer.unwrap().expect(StatusCode::OK);
+    }
+}
+
+/// Publishes a body that is over the queue's limit, if it is read at all; `None` if
+/// the connection was closed in the middle of it, as it may be when it is not.
+async fn large(gateway: &Gateway) -> Option<StatusCode> {
+    let request = gateway
+        .request(Method::POST, MESSAGES)
+        .header("content-type", "text/plain")
+        .body(vec![b'x'; 7_000_000]);
+    Some(request.send().await.ok()?.status())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_beyond_the_memory_for_them_are_refused_and_small_ones_pass() {
+    let (_database, gateway) = start(4096, 16).await;
+    let mut upload = TcpStream::connect(gateway.app.address()).await.unwrap();
+    let head = b"POST /v1/queues/work/messages HTTP/1.1\r\nHost: x\r\n\
+        Content-Type: text/plain\r\nContent-Length: 12000000\r\n\r\n";
+    upload.write_all(head).await.unwrap();
+    upload.write_all(&vec![b'x'; 11_000_000]).await.unwrap();
+    eventually("there is no room", async || {
+        large(&gateway).await == Some(StatusCode::SERVICE_UNAVAILABLE)
+    })
+    .await;
+    // One whose length nobody knows is refused when there is no room for more.
+    let mut unknown = TcpStream::connect(gateway.app.address()).await.unwrap();
+    let head = b"POST /v1/queues/work/messages HTTP/1.1\r\nHost: x\r\n\
+        Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
+    unknown.write_all(head).await.unwrap();
+    let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; 0x10_0000], b"\r\n"].concat();
+    for _ in 0..8 {
+        // It may hang up before the last.
+        let _ = unknown.write_all(&chunk).await;
+    }
+    let mut answer = [0; 12];
+    if unknown.read_exact(&mut answer).await.is_ok() {
+        assert_eq!(&answer, b"HTTP/1.1 503");
+    }
+    gateway.publish("work", json!({"body": "small"})).await;
+    // Whoever goes away leaves the room.
+    drop(upload);
+    eventually("there is room", async || {
+        large(&gateway).await == Some(StatusCode::PAYLOAD_TOO_LARGE)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_not_wait_is_not_kept_by_a_claim_that_is_stuck() {
+    let (database, gateway) = start(4096, 128).await;
+    gateway.publish("work", json!({"body": 1})).await;
+    let held = hold(&database, "ready").await;
+    let began = Instant::now();
+    let mut first = JoinSet::new();
+    first.spawn(call(&gateway, "/v1/queues/work/receive", &json!({})));
+    stuck(&database, "claim", 1).await;
+    eventually("who comes is refused at once", async || {
+        let began = Instant::now();
+        let answer = call(&gateway, "/v1/queues/work/receive", &json!({})).await;
+        answer.expect_problem(503, "overloaded");
+        began.elapsed() < AT_ONCE
+    })
+    .await;
+    // Nor does the one in front wait for ever.
+    let answer = first.join_next().await.unwrap().unwrap();
+    answer.expect_problem(503, "overloaded");
+    assert!(
+        began.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        began.elapsed()
+    );
+    // Who waits anyway, does; and gets what the other was not there for.
+    let patient = gateway.receive("work", json!({"wait_seconds": 30}));
+    let (messages, ()) = tokio::join!(patient, let_go(held));
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0]["attempt"], 1, "no attempt was used up");
+    gateway.assert_conserved(&database, "work").await;
+}
+
+/// Each publish statement takes so long, so that what the database can take is
+/// known.
+async fn slow(database: &Database, milliseconds: u32) {
+    let trigger = format!(
+        "CREATE FUNCTION postrider.slow() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep({milliseconds}::float8 / 1000); RETURN NULL; END $$;
+         CREATE TRIGGER slow AFTER INSERT ON postrider.messages
+         FOR EACH STATEMENT EXECUTE FUNCTION postrider.slow()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(trigger))
+        .execute(&mut database.connect().await)
+        .await
+        .unwrap();
+}
+
+/// What became of a request, and how long it took.
+type Outcome = (StatusCode, Duration);
+
+async fn timed(request: reqwest::RequestBuilder) -> Outcome {
+    let began = Instant::now();
+    let answer = Answer::of(request).await;
+    if answer.status != StatusCode::CREATED {
+        answer.expect_problem(503, "overloaded");
+    }
+    (answer.status, began.elapsed())
+}
+
+fn p99(outcomes: &[Outcome], of: StatusCode) -> Duration {
+    let mut times: Vec<Duration> = outcomes
+        .iter()
+        .filter(|(status, _)| *status == of)
+        .map(|(_, took)| *took)
+        .collect();
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+/// Two statements of ten batches of a hundred in 150 ms: 133 batches a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn at_three_times_capacity_the_accepted_are_in_time_and_the_rest_know_at_once() {
+    let (database, gateway) = start(4096, 128).await;
+    slow(&database, 150).await;
+    let batch = json!({"messages": vec![json!({"body": 1}); 100]}).to_string();
+    let capacity = 133;
+    let (seconds, rate) = (5, 3 * capacity);
+    let began = Instant::now();
+    let mut calls = JoinSet::new();
+    for n in 0..seconds * rate {
+        let due = Duration::from_secs(1) * n / rate;
+        tokio::time::sleep_until((began + due).into()).await;
+        let request = gateway
+            .request(Method::POST, MESSAGES)
+            .header("content-type", "application/json")
+            .body(batch.clone());
+        calls.spawn(timed(request));
+    }
+    let outcomes = calls.join_all().await;
+    let accepted = outcomes.iter().filter(|(s, _)| *s == StatusCode::CREATED);
+    let accepted = u32::try_from(accepted.count()).unwrap();
+    let refused = u32::try_from(outcomes.len()).unwrap() - accepted;
+    let (slowest, quickest) = (
+        p99(&outcomes, StatusCode::CREATED),
+        p99(&outcomes, StatusCode::SERVICE_UNAVAILABLE),
+    );
+    let what = format!("{accepted} accepted, p99 {slowest:?}; {refused} refused, p99 {quickest:?}");
+    // A machine that is busy with other tests is slower than that, never quicker.
+    assert!(accepted > seconds * capacity / 2, "{what}");
+    assert!(refused > seconds * capacity, "{what}");
+    assert!(slowest < Duration::from_secs(1), "{what}");
+    assert!(quickest < AT_ONCE, "{what}");
+    // What was accepted is there, what was refused is not.
+    let counts = gateway.counts("work").await;
+    assert_eq!(counts["ready"], 100 * accepted, "{what}");
+    gateway.assert_conserved(&database, "work").await;
+    execute(&database, "DROP FUNCTION postrider.slow CASCADE").await;
+}
