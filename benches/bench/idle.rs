@@ -72,7 +72,7 @@ fn statements(gateway: &Gateway) -> anyhow::Result<u64> {
 }
 
 /// Each receiver is a connection.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(

@@ -10,7 +10,7 @@ use crate::gateway::Gateway;
 use crate::load::{self, Rate, as_f64};
 
 /// The queue that the lines use, each on a gateway of its own.
-const QUEUE: &str = "bench";
+pub(crate) const QUEUE: &str = "bench";
 
 /// Single publishes to the floor's handler.
 pub(crate) async fn floor(scale: &Scale) -> anyhow::Result<Rate> {

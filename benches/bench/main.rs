@@ -17,6 +17,7 @@ mod latency;
 mod lines;
 mod load;
 mod machine;
+mod overload;
 mod peers;
 mod pushes;
 mod receivers;
@@ -238,6 +239,7 @@ impl Bench {
         self.pushes(floors).await?;
         self.latency().await?;
         self.held_snapshot().await?;
+        self.overload().await?;
         self.idle().await?;
         Ok(pgbench)
     }
@@ -423,6 +425,50 @@ impl Bench {
             Line::rate("the same under a held REPEATABLE READ snapshot", &held).with(
                 Target::at_least("without", held.per_second / free.per_second, 0.9),
             ),
+        );
+        Ok(())
+    }
+
+    async fn overload(&mut self) -> anyhow::Result<()> {
+        let what = "overload: batches of 100 at three times the rate of 64 connections";
+        if !self.wants(what) {
+            return Ok(());
+        }
+        let gateway = Gateway::start().await?;
+        let capacity = lines::publish(&gateway, &self.scale, 64, overload::BATCH as usize).await?;
+        let offered = 3.0 * capacity.per_second;
+        let time = self.scale.line * 5 / 3;
+        let load = overload::measure(&gateway, lines::QUEUE, offered, time).await?;
+        gateway.stop().await?;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let (accepted, refused) = (ms(load.accepted_p99), ms(load.refused_p99));
+        let mut line = Line::number(what, load.accepted, "/s accepted")
+            .with_cores(load.cpu)
+            .with(Target::at_least(
+                "that rate offered",
+                load.offered / capacity.per_second,
+                2.9,
+            ))
+            .with(Target::at_least(
+                "that rate",
+                load.accepted / capacity.per_second,
+                0.7,
+            ))
+            .with(Target::at_most("ms, p99", accepted, 1000.0));
+        (line.p50_ms, line.p99_ms) = (Some(ms(load.accepted_p50)), Some(accepted));
+        self.add(line);
+        let mut line = Line::number("the same: refused", load.refused, "/s")
+            .with(Target::at_most("ms, p99", refused, 100.0));
+        line.p99_ms = Some(refused);
+        self.add(line);
+        let memory = load.memory_mib;
+        self.add(
+            Line::number(
+                "the same: the gateway's memory at its highest",
+                memory,
+                " MiB",
+            )
+            .with(Target::at_most("", memory, 300.0)),
         );
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 
-use crate::store::{execute, number};
+use crate::store::{execute, message_id, number, queue_id};
 use crate::support::{App, Database, Gateway, Wire, config, eventually, http_client};
 
 /// Leases there are now.
@@ -113,16 +113,19 @@ async fn two_gateways_that_claim_at_once_never_lease_more_than_the_bound() {
     app.assert_conserved(&app.database, "work").await;
 }
 
-/// Lets several claims begin before any of them ends: each waits for a lock that
-/// this holds, with the snapshot that it began with.
+/// Both claims begin before any of them ends: they wait for the turn, which this
+/// has, with the snapshots that they began with.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_waited_for_another_counts_what_that_one_leased() {
     let app = App::start().await;
     let other = app.another().await;
     bounded(&app, 3, 10).await;
-    // Whatever claims waits here, after it has begun.
+    let queue = queue_id(&app.database, "work").await;
     let mut holder = app.database.connect().await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE postrider.queue_counts IN ACCESS EXCLUSIVE MODE")
+    let turn = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('postrider claim', {queue}))"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(turn))
         .execute(&mut holder)
         .await
         .unwrap();
@@ -214,10 +217,13 @@ async fn whoever_ends_a_lease_wakes_who_waits_for_room_at_any_gateway() {
             .await;
         soon.expect(StatusCode::OK);
         held = woken(gateway, async {
-            let over = "SELECT count(*) FROM postrider.parked
-                WHERE token <> 0 AND wake_at <= now() + interval '50 ms'";
+            let runs = format!(
+                "SELECT count(*) FROM postrider.parked
+                 WHERE message_id = {} AND token <> 0 AND wake_at > now() + interval '50 ms'",
+                message_id(held["id"].as_str().unwrap())
+            );
             eventually("the lease is over", async || {
-                number(&app.database, over).await == 1 || number(&app.database, LEASED).await == 0
+                number(&app.database, runs.as_str()).await == 0
             })
             .await;
         })

@@ -1,0 +1,127 @@
+//! Three times as much as the gateway can take: requests come when they are due,
+//! whatever became of those before.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+use tokio::task::LocalSet;
+
+use crate::clients::publish_request;
+use crate::gateway::Gateway;
+use crate::http::Connection;
+use crate::load::as_f64;
+use crate::machine::{Cpu, memory_mib};
+
+/// Messages a request: the database is what is short, not the processor.
+pub(crate) const BATCH: u32 = 100;
+
+/// Connections, at most; each request in hand needs one.
+const CONNECTIONS: usize = 3000;
+
+/// What came of it.
+pub(crate) struct Overload {
+    /// Messages a second, of those that were offered and of those stored.
+    pub(crate) offered: f64,
+    pub(crate) accepted: f64,
+    /// Of requests, from when they were due.
+    pub(crate) accepted_p50: Duration,
+    pub(crate) accepted_p99: Duration,
+    pub(crate) refused: f64,
+    pub(crate) refused_p99: Duration,
+    /// The gateway's, at its highest.
+    pub(crate) memory_mib: f64,
+    pub(crate) cpu: Cpu,
+}
+
+struct Run {
+    address: String,
+    request: Vec<u8>,
+    idle: RefCell<Vec<Connection>>,
+    accepted: RefCell<Histogram<u64>>,
+    refused: RefCell<Histogram<u64>>,
+}
+
+/// Publishes so many messages a second to `queue` for a time.
+pub(crate) async fn measure(
+    gateway: &Gateway,
+    queue: &str,
+    per_second: f64,
+    measured: Duration,
+) -> anyhow::Result<Overload> {
+    crate::idle::raise_open_files();
+    let run = Rc::new(Run {
+        address: gateway.address.clone(),
+        request: publish_request(queue, BATCH as usize),
+        idle: RefCell::default(),
+        accepted: Histogram::new_with_bounds(1, 60_000_000, 3)?.into(),
+        refused: Histogram::new_with_bounds(1, 60_000_000, 3)?.into(),
+    });
+    let apart = Duration::from_secs_f64(f64::from(BATCH) / per_second);
+    let before = gateway.processes.cpu();
+    let local = LocalSet::new();
+    let (sent, took) = local
+        .run_until(async {
+            let (started, mut due) = (Instant::now(), Duration::ZERO);
+            let mut calls = tokio::task::JoinSet::new();
+            let mut sent = 0_u64;
+            while due < measured {
+                tokio::time::sleep_until((started + due).into()).await;
+                while calls.len() < CONNECTIONS && due < started.elapsed() {
+                    calls.spawn_local(Rc::clone(&run).publish(started + due));
+                    sent += 1;
+                    due += apart;
+                }
+                while let Some(call) = calls.try_join_next() {
+                    call??;
+                }
+            }
+            let took = started.elapsed();
+            while let Some(call) = calls.join_next().await {
+                call??;
+            }
+            anyhow::Ok((sent, took))
+        })
+        .await?;
+    let cpu = gateway.processes.cpu().since(&before, took);
+    let (accepted, refused) = (run.accepted.borrow(), run.refused.borrow());
+    ensure!(!accepted.is_empty(), "nothing was accepted");
+    let messages = |requests: u64| as_f64(requests) * f64::from(BATCH) / took.as_secs_f64();
+    let at = |histogram: &Histogram<u64>, quantile| {
+        Duration::from_micros(histogram.value_at_quantile(quantile))
+    };
+    Ok(Overload {
+        offered: messages(sent),
+        accepted: messages(accepted.len()),
+        accepted_p50: at(&accepted, 0.5),
+        accepted_p99: at(&accepted, 0.99),
+        refused: messages(refused.len()),
+        refused_p99: at(&refused, 0.99),
+        memory_mib: memory_mib(gateway.pid).1,
+        cpu,
+    })
+}
+
+impl Run {
+    async fn publish(self: Rc<Self>, due: Instant) -> anyhow::Result<()> {
+        let idle = self.idle.borrow_mut().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => Connection::open(&self.address).await?,
+        };
+        // One that is refused unread is closed, perhaps before it is written.
+        let status = connection.call(&self.request).await.map(|a| a.status);
+        let micros = u64::try_from(due.elapsed().as_micros())?;
+        match status {
+            Ok(201) => self.accepted.borrow_mut().saturating_record(micros),
+            Ok(503) | Err(_) => self.refused.borrow_mut().saturating_record(micros),
+            Ok(status) => anyhow::bail!("{status} to a publish"),
+        }
+        if status.is_ok() {
+            self.idle.borrow_mut().push(connection);
+        }
+        Ok(())
+    }
+}
