@@ -25,9 +25,10 @@ AUTH := $(if $(findstring --auth,$(ARGS))$(findstring --listen,$(ARGS))$(POSTRID
 
 # exec, so that no shell stands between the terminal and the gateway: Ctrl-C and
 # SIGTERM reach it, and make waits until it has drained.
+# Whoever types this watches: a line for each request, unless they said otherwise.
 run: setup ## build it, and serve on 127.0.0.1:8080 with a Postgres of its own
 	cargo build --release --locked
-	@exec $(TARGET)/release/postrider serve $(AUTH) $(ARGS)
+	@POSTRIDER_LOG_REQUESTS="$${POSTRIDER_LOG_REQUESTS:-all}" exec $(TARGET)/release/postrider serve $(AUTH) $(ARGS)
 
 test: setup ## run every test; they start a Postgres of their own
 	cargo test --locked

@@ -61,12 +61,13 @@
 //! | --- | --- | --- |
 //! | [`domain`] | the rules, pure | nothing |
 //! | [`store`] | Postgres: the only place that knows sqlx | `domain`, `metrics` |
-//! | [`batch`] | group commit, waiting receivers | `domain`, `store` |
-//! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch`, `webhook` |
+//! | [`batch`] | group commit, waiting receivers | `domain`, `store`, `spans` |
+//! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch`, `webhook`, `spans`, `telemetry` |
 //! | [`webhook`] | pushes: the only place that knows the outbound HTTP client | `domain` |
-//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics`, `webhook` |
+//! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics`, `webhook`, `spans` |
 //! | [`embedded`] | the private Postgres | nothing |
 //! | [`metrics`] | names of all metrics | nothing |
+//! | [`spans`] | traces: the only place that knows OpenTelemetry | `domain` |
 //! | [`secrets`] | the key file that webhooks' secrets are sealed with | `domain` |
 //! | [`config`], [`telemetry`] | settings, logging | `domain`, `store` for its options |
 //! | [`app`] | the wiring: start and drain in order | all |
@@ -82,6 +83,7 @@ pub mod embedded;
 pub mod http;
 pub mod metrics;
 pub mod secrets;
+pub mod spans;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;

@@ -2,12 +2,16 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use postrider::app::{App, Database, another_admin_key};
 use postrider::config::{Cli, Command, Config};
-use postrider::{http, telemetry};
+use postrider::{http, spans, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the last spans may take to be exported.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Faster than glibc's for the many small and short-lived pieces of a request.
 #[global_allocator]
@@ -42,7 +46,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Openapi => print_json(&http::document()),
         Command::Config => print_json(&cli.config),
-        Command::Serve => runtime(&cli.config)?.block_on(serve(&cli.config)),
+        Command::Serve => runtime(&cli.config)?.block_on(serve_traced(&cli.config)),
         Command::Migrate => runtime(&cli.config)?.block_on(migrate(&cli.config)),
         Command::AdminKey => runtime(&cli.config)?.block_on(admin_key(&cli.config)),
     }
@@ -69,6 +73,15 @@ fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files stays as it was");
     }
+}
+
+async fn serve_traced(config: &Config) -> anyhow::Result<()> {
+    let exporter = spans::start();
+    serve(config).await?;
+    if let Some(exporter) = exporter {
+        exporter.shut_down(LAST_SPANS).await;
+    }
+    Ok(())
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {

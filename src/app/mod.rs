@@ -19,6 +19,7 @@ use crate::embedded;
 use crate::http::{self, Gate, Gateway, Tls};
 use crate::secrets;
 use crate::store::{self, Store};
+use crate::telemetry::RequestLog;
 use crate::webhook::{self, Pusher};
 use crate::workers;
 use database::Opened;
@@ -174,6 +175,7 @@ impl App {
             clock: now,
             snapshot_age_warning: config.snapshot_age_warning_seconds,
             gaps: gaps.clone(),
+            log: Arc::new(RequestLog::new(config.log_requests)),
             tracker: tracker.clone(),
             stop: stop.clone(),
         });

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::receivers::Receivers;
-use super::requests::{ACKS, Acks, Extends, PUBLISHES, SETTLES, Settles};
+use super::requests::{
+    ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TOPIC_PUBLISHES,
+};
 use super::{Batcher, DueSchedule, Events, Hints, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
@@ -78,33 +80,38 @@ impl Broker {
                     Ok(results)
                 }
             }),
-            topic_publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
-                let (store, receivers, due, events) = (
-                    topic_store.clone(),
-                    Arc::clone(&feeding),
-                    Arc::clone(&fed_later),
-                    Arc::clone(&topic_events),
-                );
-                async move {
-                    let (results, fed, overflowed) = store.publish_topic(&items).await?;
-                    tell_of(&overflowed, &events);
-                    // Once for all requests, which may have queues in common.
-                    for Fed {
-                        queue_id,
-                        any_ready,
-                        wakes_in_ms,
-                    } in fed
-                    {
-                        if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
-                            due.note(queue_id, Duration::from_millis(ms));
+            topic_publishes: Batcher::start(
+                tracker,
+                stop,
+                TOPIC_PUBLISHES,
+                move |items: Arc<Vec<_>>| {
+                    let (store, receivers, due, events) = (
+                        topic_store.clone(),
+                        Arc::clone(&feeding),
+                        Arc::clone(&fed_later),
+                        Arc::clone(&topic_events),
+                    );
+                    async move {
+                        let (results, fed, overflowed) = store.publish_topic(&items).await?;
+                        tell_of(&overflowed, &events);
+                        // Once for all requests, which may have queues in common.
+                        for Fed {
+                            queue_id,
+                            any_ready,
+                            wakes_in_ms,
+                        } in fed
+                        {
+                            if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
+                                due.note(queue_id, Duration::from_millis(ms));
+                            }
+                            if any_ready {
+                                receivers.ready(queue_id);
+                            }
                         }
-                        if any_ready {
-                            receivers.ready(queue_id);
-                        }
+                        Ok(results)
                     }
-                    Ok(results)
-                }
-            }),
+                },
+            ),
             acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
                 let store = ack_store.clone();
                 async move {
@@ -121,7 +128,7 @@ impl Broker {
                     Ok(split(results, items.iter().map(Settles::rows)))
                 }
             }),
-            extends: Batcher::start(tracker, stop, SETTLES, move |items: Arc<Vec<Extends>>| {
+            extends: Batcher::start(tracker, stop, EXTENDS, move |items: Arc<Vec<Extends>>| {
                 let store = extend_store.clone();
                 async move {
                     let all: Vec<_> = items.iter().flat_map(|some| some.0.clone()).collect();
@@ -136,7 +143,7 @@ impl Broker {
             pushes: Batcher::start(
                 tracker,
                 stop,
-                SETTLES,
+                PUSH_RECORDS,
                 move |items: Arc<Vec<PushRecord>>| {
                     let store = push_store.clone();
                     async move {

@@ -39,6 +39,7 @@ pub use events::Events;
 pub use hints::Hints;
 pub use receivers::Wait;
 
+use crate::spans::{Asking, Span};
 use crate::store::Error;
 use pace::{Ahead, Pace};
 
@@ -49,6 +50,8 @@ const RETRIES: usize = 3;
 /// Bounds of a batcher.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
+    /// The statement's name in traces.
+    pub name: &'static str,
     /// Tasks that run statements at the same time.
     pub writers: usize,
     /// Rows that have to wait before a second statement is sent beside one that
@@ -98,6 +101,7 @@ struct Pending<I, O> {
 struct Request<I, O> {
     item: I,
     since: Instant,
+    asking: Option<Box<Asking>>,
     reply: oneshot::Sender<Result<O, Error>>,
 }
 
@@ -147,6 +151,7 @@ where
     /// to wait for too long; what the statement failed with otherwise.
     pub async fn call(&self, item: I) -> Result<O, Error> {
         let (reply, answer) = oneshot::channel();
+        let asking = Asking::current();
         {
             let mut pending = self.shared.lock();
             let bytes = item.bytes();
@@ -159,6 +164,7 @@ where
             pending.requests.push_back(Request {
                 item,
                 since: now,
+                asking,
                 reply,
             });
             if pending.may_start(&self.shared.bounds) {
@@ -292,15 +298,23 @@ where
                 }
                 continue;
             };
+            let asking = taken.iter().filter_map(|request| request.asking.as_deref());
+            let rows = taken.iter().map(|request| request.item.rows()).sum();
+            let span = Span::of_statement(self.shared.bounds.name, asking, rows);
             let (items, replies): (Vec<_>, Vec<_>) = taken
                 .into_iter()
                 .map(|request| (request.item, request.reply))
                 .unzip();
-            self.answer(Arc::new(items), replies).await;
+            self.answer(Arc::new(items), replies, span).await;
         }
     }
 
-    async fn answer(&self, items: Arc<Vec<I>>, replies: Vec<oneshot::Sender<Result<O, Error>>>) {
+    async fn answer(
+        &self,
+        items: Arc<Vec<I>>,
+        replies: Vec<oneshot::Sender<Result<O, Error>>>,
+        span: Option<Span>,
+    ) {
         let mut result = caught((self.run)(Arc::clone(&items))).await;
         for _ in 0..RETRIES {
             match &result {
@@ -309,6 +323,9 @@ where
                 }
                 _ => break,
             }
+        }
+        if let Some(span) = span {
+            span.ran(result.is_err());
         }
         match result {
             Ok(answers) => {

@@ -21,6 +21,7 @@ use super::caught;
 use super::due::DueSchedule;
 use super::hints::Hints;
 use crate::domain::{Disposition, Lease};
+use crate::spans::{Asking, Span};
 use crate::store::{Delivery, Error, Receiver, Settle, Store};
 
 /// Messages claimed by one statement.
@@ -75,6 +76,7 @@ struct Line {
 #[derive(Debug)]
 struct Waiter {
     wish: Receiver,
+    asking: Option<Box<Asking>>,
     patient: bool,
     reply: oneshot::Sender<Result<Grant, Error>>,
 }
@@ -135,6 +137,7 @@ impl Receivers {
         let (reply, mut answer) = oneshot::channel();
         let waiter = Waiter {
             wish,
+            asking: Asking::current(),
             patient: wait != Wait::No,
             reply,
         };
@@ -238,12 +241,18 @@ impl Inner {
     async fn claim_for_line(self: Arc<Self>, queue_id: i64) {
         while let Some(front) = self.front(queue_id) {
             let wishes: Vec<Receiver> = front.iter().map(|waiter| waiter.wish).collect();
-            match caught(self.store.claim(queue_id, &wishes)).await {
+            let wanted: usize = wishes.iter().map(|w| w.max_messages as usize).sum();
+            let asking = front.iter().filter_map(|waiter| waiter.asking.as_deref());
+            let span = Span::of_statement("store.claim", asking, wanted);
+            let claimed = caught(self.store.claim(queue_id, &wishes)).await;
+            if let Some(span) = span {
+                span.ran(claimed.is_err());
+            }
+            match claimed {
                 Ok(claimed) => {
                     if claimed.outlived > 0 {
                         self.due.note(queue_id, Duration::ZERO);
                     }
-                    let wanted: usize = wishes.iter().map(|w| w.max_messages as usize).sum();
                     let ran_out = claimed.total() + (claimed.outlived as usize) < wanted;
                     let unserved = self.hand_out(queue_id, front, claimed.deliveries);
                     // Messages that had outlived their time took the place of

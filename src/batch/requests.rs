@@ -68,13 +68,19 @@ weigh_by_number!(Acks, Settles, Extends);
 /// connections publish 33,000/s with one and 27,000/s with two. For large ones
 /// the second is worth it: batches of 100 go from 49,000/s to 90,000/s.
 pub(super) const PUBLISHES: Bounds = Bounds {
+    name: "store.publish",
     writers: 2,
     alongside: 100,
     rows: 1000,
     bytes: 4 * 1024 * 1024,
     waiting_bytes: 64 * 1024 * 1024,
 };
+pub(super) const TOPIC_PUBLISHES: Bounds = Bounds {
+    name: "store.publish_topic",
+    ..PUBLISHES
+};
 pub(super) const ACKS: Bounds = Bounds {
+    name: "store.ack",
     writers: 2,
     alongside: 100,
     rows: 2000,
@@ -83,8 +89,17 @@ pub(super) const ACKS: Bounds = Bounds {
 };
 /// The rare ends of a lease need less.
 pub(super) const SETTLES: Bounds = Bounds {
+    name: "store.settle",
     writers: 1,
     alongside: 0,
     rows: 1000,
     ..ACKS
+};
+pub(super) const EXTENDS: Bounds = Bounds {
+    name: "store.extend",
+    ..SETTLES
+};
+pub(super) const PUSH_RECORDS: Bounds = Bounds {
+    name: "store.record_pushes",
+    ..SETTLES
 };

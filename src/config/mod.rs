@@ -24,7 +24,9 @@ use crate::store::{ConnectOptions, Store};
 #[command(
     name = "postrider",
     version,
-    after_help = "Every option can also be set by the environment variable that stands beside it.\n\
+    after_help = "Every option can also be set by the environment variable that stands beside it. \
+        Traces are\nexported if OTEL_EXPORTER_OTLP_ENDPOINT is set, as the OpenTelemetry variables \
+        say.\n\
         \n\
         Examples:\n  \
         postrider                                    serve on 127.0.0.1:8080, data in .postrider\n  \
@@ -235,6 +237,16 @@ pub struct Config {
     )]
     pub log_format: LogFormat,
 
+    /// Which requests are logged, one line each; of those that failed at most 100
+    /// refusals and 100 failures a second
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_LOG_REQUESTS",
+        default_value = "failed"
+    )]
+    pub log_requests: LogRequests,
+
     /// How long requests in hand may take after a signal to stop
     #[arg(
         long, global = true, env = "POSTRIDER_DRAIN_SECONDS", default_value_t = 5,
@@ -266,6 +278,19 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// Which requests are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogRequests {
+    /// Every one.
+    All,
+    /// Those that were refused (4xx, as `info`) or failed (5xx, as `warn`), save
+    /// health checks.
+    Failed,
+    /// None.
+    Off,
 }
 
 impl Cli {

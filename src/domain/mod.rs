@@ -22,6 +22,7 @@ mod sealing;
 mod seconds;
 mod signature;
 mod topic;
+mod trace_parent;
 mod webhook;
 
 pub use address::{AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, check_address};
@@ -43,4 +44,5 @@ pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;
 pub use signature::{WebhookSecret, sign};
 pub use topic::TopicSettings;
+pub use trace_parent::TraceParent;
 pub use webhook::{DisableReason, WebhookSettings, WebhookStatus, secret_context};

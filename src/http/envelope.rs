@@ -11,12 +11,11 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use axum::response::IntoResponse as _;
 use futures_util::TryFutureExt as _;
 use tower::Service;
@@ -25,8 +24,9 @@ use tower_http::catch_panic::CatchPanic;
 use super::access::{Admission, Caller, Granted, Known};
 use super::capacity::overloaded;
 use super::limits::{Quota, Standing};
-use super::operations::{Found, OPERATIONS};
+use super::operations::OPERATIONS;
 use super::problem::Problem;
+use super::told::Told;
 use super::{Gateway, head_limits, openapi};
 
 /// What makes an answer of a panic.
@@ -95,14 +95,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if let Err(problem) = head_limits::check_head(&request) {
-            return Box::pin(ready(Ok(refuse(&request, problem.into_response()))));
-        }
         let request_id = request_id(&request);
         let found = OPERATIONS.find(request.method(), request.uri().path());
-        let line = Line::of(&request, found);
+        let operation = found.map(|found| found.operation.id);
+        let mut told = Told::of(&self.gateway.log, &request, operation);
+        if let Err(problem) = head_limits::check_head(&request) {
+            let response = finish(problem.into_response(), request_id, told, None);
+            return Box::pin(ready(Ok(response)));
+        }
         let Some(in_hand) = self.gateway.capacity.take(request.uri().path()) else {
-            let response = finish(overloaded().into_response(), request_id, line, None);
+            let response = finish(overloaded().into_response(), request_id, told, None);
             return Box::pin(ready(Ok(response)));
         };
         // The hot paths have no use for the caller.
@@ -110,7 +112,7 @@ where
         let granted = match self.gateway.gate.admit(&request, found, self.peer) {
             Admission::Granted(granted) => granted,
             Admission::Refused(problem) => {
-                let response = finish(problem.into_response(), request_id, line, None);
+                let response = finish(problem.into_response(), request_id, told, None);
                 return Box::pin(ready(Ok(response)));
             }
             Admission::Unread(id) => {
@@ -128,43 +130,46 @@ where
                     };
                     let (response, standing) = match admitted {
                         Ok(Granted { known, standing }) => {
-                            let response = this.route(request, Some(known)).await?;
-                            (response.map(Body::new), standing)
+                            told.is_by(&known);
+                            let answer = this.route(request, Some(known));
+                            (told.scope(answer).await?.map(Body::new), standing)
                         }
                         Err(problem) => (problem.into_response(), None),
                     };
-                    Ok(finish(response, request_id, line, standing.as_deref()))
+                    Ok(finish(response, request_id, told, standing.as_deref()))
                 });
             }
         };
         let (caller, standing) = granted.map_or((None, None), |granted| {
+            told.is_by(&granted.known);
             (asks.then_some(granted.known), granted.standing)
         });
         // Not in an async block: that would have room for the answer's future
         // twice.
         let answer = self.route(request, caller);
-        Box::pin(answer.map_ok(move |response| {
+        let span = told.span.clone();
+        let finish = move |response: Response<_>| {
             let _in_hand = in_hand;
-            finish(
-                response.map(Body::new),
-                request_id,
-                line,
-                standing.as_deref(),
-            )
-        }))
+            let response = response.map(Body::new);
+            finish(response, request_id, told, standing.as_deref())
+        };
+        match span {
+            None => Box::pin(answer.map_ok(finish)),
+            Some(span) => Box::pin(span.scope(answer).map_ok(finish)),
+        }
     }
 }
 
-/// The answer to a request that is not looked at further.
+/// The answer to a request that is not looked at further, nor told of.
 pub(super) fn refuse<B>(request: &Request<B>, response: Response<Body>) -> Response<Body> {
-    finish(response, request_id(request), Line::of(request, None), None)
+    finish(response, request_id(request), Told::nothing(), None)
 }
 
 /// Writes the problem, the log's line and the id.
 fn finish(
     mut response: Response<Body>,
     request_id: HeaderValue,
-    line: Option<Line>,
+    told: Told,
     standing: Option<&(Quota, Standing)>,
 ) -> Response<Body> {
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| {
@@ -174,9 +179,8 @@ fn finish(
     if let Some(problem) = &problem {
         response = problem.render(request_id.to_str().unwrap_or_default(), response);
     }
-    if let Some(line) = line {
-        line.write(&response, problem.as_ref(), &request_id);
-    }
+    let id = request_id.to_str().unwrap_or_default();
+    told.end(&response, problem.as_ref(), id);
     if let Some((quota, standing)) = standing {
         quota.describe(*standing, response.headers_mut());
     }
@@ -185,38 +189,6 @@ fn finish(
     // Bodies hold what others have sent.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// A line of the log; made only if it will be written: this is on the way of
-/// every request.
-struct Line(Box<(Instant, Method, String, Option<&'static str>)>);
-
-impl Line {
-    fn of<B>(request: &Request<B>, found: Option<Found<'_>>) -> Option<Self> {
-        tracing::enabled!(tracing::Level::DEBUG).then(|| {
-            Self(Box::new((
-                Instant::now(),
-                request.method().clone(),
-                request.uri().path().to_owned(),
-                found.map(|found| found.operation.id),
-            )))
-        })
-    }
-
-    fn write(self, response: &Response<Body>, problem: Option<&Problem>, request_id: &HeaderValue) {
-        let (started, method, path, operation) = *self.0;
-        tracing::debug!(
-            operation,
-            %method,
-            path,
-            status = response.status().as_u16(),
-            code = problem.map(Problem::code),
-            detail = problem.map(Problem::detail),
-            request_id = request_id.to_str().ok(),
-            milliseconds = started.elapsed().as_secs_f64() * 1000.0,
-            "request"
-        );
-    }
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -17,6 +17,7 @@ use super::body::read_body;
 use super::capacity::Capacity;
 use super::extract::{is_json, parse, wrong_content_type};
 use super::problem::Problem;
+use super::told::trace_to_keep;
 use crate::domain::{self, Content, Headers, Invalid, Limits, Message, Seconds};
 
 /// One message, or a batch of them.
@@ -169,27 +170,8 @@ struct Trace {
 }
 
 impl Trace {
-    /// W3C Trace Context, section 3.2: what is not valid is ignored.
     fn of(headers: &HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let is_valid = |parent: &&str| {
-            let parts: Vec<&str> = parent.split('-').collect();
-            let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-            lengths.starts_with(&[2, 32, 16, 2])
-                // Later versions may say more.
-                && (parts.len() == 4 || parts[0] != "00")
-                && parts[..4]
-                    .concat()
-                    .bytes()
-                    .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-                && parts[0] != "ff"
-                && parts[1].bytes().any(|c| c != b'0')
-                && parts[2].bytes().any(|c| c != b'0')
-        };
-        let parent = text("traceparent").filter(is_valid).map(str::to_owned);
-        let state = text("tracestate")
-            .filter(|state| parent.is_some() && state.len() <= 512)
-            .map(str::to_owned);
+        let (parent, state) = trace_to_keep(headers);
         Self { parent, state }
     }
 }

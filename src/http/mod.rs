@@ -41,6 +41,7 @@ mod storage;
 mod stream;
 mod subscription_config;
 mod subscriptions;
+mod told;
 mod topics;
 mod waiting;
 mod webhooks;
@@ -65,7 +66,9 @@ pub use waiting::meanwhile;
 
 use crate::batch::Broker;
 use crate::domain::{AllowList, QueueName, ReceiptKey, SealingKey};
+use crate::spans;
 use crate::store::{Queue, Topic, Topology};
+use crate::telemetry::RequestLog;
 use crate::webhook::Pusher;
 use problem::Problem;
 use queue_limits::QueueLimits;
@@ -97,6 +100,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// Which addresses may be pushed to besides public ones.
     pub webhook_allow: AllowList,
+    /// Which requests are logged.
+    pub log: Arc<RequestLog>,
     /// Tasks that must end before the gateway does.
     pub tracker: TaskTracker,
     /// Cancelled when the gateway is to end.
@@ -156,7 +161,7 @@ async fn uncancelled(
     request: Request,
     next: Next,
 ) -> Response {
-    match gateway.tracker.spawn(next.run(request)).await {
+    match gateway.tracker.spawn(spans::carry(next.run(request))).await {
         Ok(response) => response,
         Err(_) => Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
     }

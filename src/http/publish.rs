@@ -12,6 +12,7 @@ use super::extract::{InQueue, NoParams, Query};
 use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
 use super::problem::Problem;
 use super::queue_limits::{described, publish_quota};
+use super::told::tell_messages;
 use super::{SharedGateway, reply};
 use crate::domain::MessageId;
 use crate::store::{Publish, Refusal};
@@ -43,7 +44,8 @@ pub(crate) struct PublishedMessage {
 /// `Postrider-Dedup-Id`, `Postrider-Correlation-Id`, `Postrider-Reply-To`, and
 /// `Postrider-Header-NAME` for a header of the message.
 ///
-/// `traceparent` and `tracestate` of the request are kept with the messages.
+/// `traceparent` and `tracestate` of the request are kept with the messages; those of
+/// the publish's own span instead, if the gateway records one.
 ///
 /// Where the queue has a `rate_limit`, answers say what is left of it, as
 /// draft-ietf-httpapi-ratelimit-headers-11 has it: `RateLimit-Policy:
@@ -114,6 +116,7 @@ pub(crate) async fn publish(
     }
     match result {
         Ok(published) => {
+            tell_messages(published.iter().map(|m| m.id));
             let messages = published
                 .into_iter()
                 .map(|m| PublishedMessage {

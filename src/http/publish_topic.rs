@@ -13,6 +13,7 @@ use super::extract::{InTopic, NoParams, Query};
 use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
 use super::problem::Problem;
 use super::resource::not_system;
+use super::told::tell_messages;
 use super::{SharedGateway, reply};
 use crate::domain::{Candidate, Message, MessageId, QueueName, RoutingKey};
 use crate::store::{PublishTopic, Routed, TopicRefusal, Topology};
@@ -182,6 +183,7 @@ pub(crate) async fn publish_topic(
         let request = PublishTopic { topology, messages };
         match gateway.broker.publish_topic(request).await? {
             Ok(published) => {
+                tell_messages(published.iter().map(|m| m.id));
                 let messages = published
                     .into_iter()
                     .map(|m| TopicMessage {

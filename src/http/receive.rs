@@ -17,6 +17,7 @@ use super::queue_limits::{described, receive_quota};
 use super::{SharedGateway, json_bytes};
 use crate::batch::Wait;
 use crate::domain::{Headers, MessageId, QueueSettings, ReceiptKey, Seconds};
+use crate::spans::{Carried, Span};
 use crate::store::{Delivery, Envelope, Queue, Receiver};
 
 /// What to receive.
@@ -159,6 +160,22 @@ fn write(deliveries: &[Delivery], receipts: &ReceiptKey) -> std::io::Result<Vec<
     Ok(out)
 }
 
+fn published(envelope: &Envelope) -> Option<Carried<'_>> {
+    Carried::kept(
+        envelope.traceparent.as_deref(),
+        envelope.tracestate.as_deref(),
+    )
+}
+
+/// Tells what was received: the span is linked to those of the publishes.
+fn tell(deliveries: &[Delivery]) {
+    if let Some(span) = Span::current() {
+        span.link(deliveries.iter().filter_map(|d| published(&d.envelope)));
+        let ids: Vec<i64> = deliveries.iter().map(|d| d.lease.message_id).collect();
+        span.messages(&ids);
+    }
+}
+
 /// A lease's length: the queue's if the request does not say.
 pub(crate) fn check_lease(lease: Option<Seconds>, queue: &Queue) -> Result<Seconds, Problem> {
     let lease = lease.unwrap_or(queue.settings.lease);
@@ -223,6 +240,7 @@ pub(crate) async fn receive(
     // the leases arrive is sent them.
     let deliveries = gateway.broker.receive(queue.id, wish, wait).await?;
     drop(waiting);
+    tell(&deliveries);
     let json = write(&deliveries, &gateway.receipts)
         .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
     let quota = receive_quota(&queue.settings.rate_limit);

@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
+use super::told::tell_messages;
 use super::{Gateway, reply};
 use crate::domain::{Lease, Limits};
 use crate::store::{Fate, Queue, Settled};
@@ -82,6 +83,7 @@ impl Receipts {
                 }
             })
             .collect();
+        tell_messages(leases.iter().map(|lease| lease.message_id));
         Ok(Self { outcomes, leases })
     }
 

@@ -8,30 +8,39 @@ use std::path::{Path, PathBuf};
 const SEES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain", "metrics"]),
-    ("batch", &["domain", "store"]),
-    ("http", &["domain", "store", "batch", "webhook"]),
+    ("batch", &["domain", "store", "spans"]),
+    (
+        "http",
+        &["domain", "store", "batch", "webhook", "spans", "telemetry"],
+    ),
     (
         "workers",
-        &["domain", "store", "batch", "metrics", "webhook"],
+        &["domain", "store", "batch", "metrics", "webhook", "spans"],
     ),
     ("webhook", &["domain"]),
     ("embedded", &[]),
     ("metrics", &[]),
     ("config", &["domain", "store"]),
     ("secrets", &["domain"]),
+    ("spans", &["domain"]),
     ("telemetry", &["config"]),
 ];
 
-/// What only one room may know.
-const KNOWS: &[(&str, &str)] = &[
-    ("sqlx", "store"),
-    ("metrics_exporter_prometheus", "metrics"),
-    ("axum", "http"),
-    ("utoipa", "http"),
-    ("utoipa_axum", "http"),
-    ("utoipa_swagger_ui", "http"),
-    ("tower_http", "http"),
-    ("reqwest", "webhook"),
+/// What only these rooms may know.
+const KNOWS: &[(&str, &[&str])] = &[
+    ("sqlx", &["store"]),
+    ("metrics_exporter_prometheus", &["metrics"]),
+    ("axum", &["http"]),
+    ("utoipa", &["http"]),
+    ("utoipa_axum", &["http"]),
+    ("utoipa_swagger_ui", &["http"]),
+    ("tower_http", &["http"]),
+    ("opentelemetry", &["spans"]),
+    ("opentelemetry_http", &["spans"]),
+    ("opentelemetry_otlp", &["spans"]),
+    ("opentelemetry_sdk", &["spans"]),
+    // To receivers, guarded, and to the operator's collector of traces.
+    ("reqwest", &["webhook", "spans"]),
 ];
 
 /// What rules must not depend on: I/O, the clock, chance.
@@ -92,7 +101,7 @@ impl Source {
                 .split(|c: char| !c.is_alphanumeric() && c != '_')
                 .collect();
             for (library, knows) in KNOWS {
-                if words.contains(library) && room != *knows {
+                if words.contains(library) && !knows.contains(&room) {
                     add(format!("knows {library}"));
                 }
             }

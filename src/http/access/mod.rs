@@ -294,6 +294,11 @@ impl Known {
         }
     }
 
+    /// The key's id, which is no secret.
+    pub(super) fn id(&self) -> &str {
+        &self.key.id
+    }
+
     /// Whether this key is the one that was shown, and good.
     fn is(&self, shown: &ShownKey<'_>, hasher: &KeyHasher) -> bool {
         let now = Instant::now();

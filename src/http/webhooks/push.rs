@@ -53,13 +53,10 @@ const HEADERS: &[(&str, bool, &str)] = &[
     (
         "traceparent",
         false,
-        "W3C Trace Context, as it was published",
+        "W3C Trace Context: of the push's own span if the gateway records one, else as it was \
+         published",
     ),
-    (
-        "tracestate",
-        false,
-        "W3C Trace Context, as it was published",
-    ),
+    ("tracestate", false, "W3C Trace Context, with `traceparent`"),
 ];
 
 /// What each status of the endpoint's answer does.

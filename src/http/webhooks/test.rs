@@ -15,6 +15,7 @@ use crate::domain::{MessageId, Seconds, sign};
 use crate::http::extract::{InQueue, NoParams, OptionalJson, Query};
 use crate::http::problem::Problem;
 use crate::http::{SharedGateway, reply};
+use crate::spans::Span;
 use crate::webhook::{Push, PushOutcome, Pushed};
 
 /// What to push.
@@ -110,6 +111,10 @@ pub(crate) async fn test_webhook(
         ("postrider-queue".to_owned(), name.to_string()),
         ("postrider-attempt".to_owned(), "1".to_owned()),
     ];
+    if let Some((parent, state)) = Span::current().and_then(|span| span.carried()) {
+        headers.push(("traceparent".to_owned(), parent));
+        headers.extend(state.map(|state| ("tracestate".to_owned(), state)));
+    }
     headers.extend(settings.headers.clone());
     let pushed = gateway
         .pusher

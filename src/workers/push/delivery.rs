@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::lane::{Config, Lane};
 use crate::domain::{Call, DisableReason, Failure, Lease, MessageId, Seconds, sign};
+use crate::spans::{Carried, Outgoing, Span};
 use crate::store::{Delivery, Envelope, Error, PushOutcomeKind, PushRecord};
 use crate::webhook::{Push, PushOutcome, Pushed};
 
@@ -17,7 +18,9 @@ impl Lane {
     /// Pushes a message and settles it.
     pub(super) async fn deliver(self: &Arc<Self>, config: &Config, delivery: Delivery, call: Call) {
         let Delivery {
-            lease, envelope, ..
+            lease,
+            mut envelope,
+            ..
         } = delivery;
         let queue = self.context.broker.store().queue_by_id(self.queue_id).await;
         let (Some(target), Ok(Some(queue))) = (&config.target, queue) else {
@@ -27,6 +30,15 @@ impl Lane {
         };
         let id = MessageId(lease.message_id).to_string();
         let timestamp = self.now_ms() / 1000;
+        let outgoing = Outgoing {
+            queue: queue.name.as_str(),
+            message: &id,
+            attempt: lease.attempt,
+            host: target.url.host(),
+            port: target.url.port(),
+            is_https: target.url.is_https(),
+        };
+        let span = begin_span(outgoing, &mut envelope);
         let mut headers = describe(&envelope, queue.name.as_str(), lease.attempt);
         headers.extend(config.settings.headers.clone());
         let body = Bytes::from(envelope.body);
@@ -46,6 +58,9 @@ impl Lane {
                 timeout: config.settings.timeout.to_duration(),
             })
             .await;
+        if let Some(span) = span {
+            span.pushed(pushed.status, pushed.outcome == PushOutcome::Delivered);
+        }
         pushed.error = pushed.error.take().or_else(|| explain(&pushed));
         let longest = queue.settings.backoff.max;
         let record = record(lease, started, &pushed);
@@ -123,6 +138,19 @@ fn explain(pushed: &Pushed) -> Option<String> {
         }
         PushOutcome::Delivered => None,
     }
+}
+
+/// Begins the attempt's span. If it is recorded it takes the place of what the
+/// message was published with: the receiver goes on from there.
+fn begin_span(outgoing: Outgoing<'_>, envelope: &mut Envelope) -> Option<Span> {
+    let parent = envelope.traceparent.as_deref();
+    let published = Carried::kept(parent, envelope.tracestate.as_deref());
+    let span = Span::of_push(outgoing, published)?;
+    if let Some((parent, state)) = span.carried() {
+        envelope.traceparent = Some(parent);
+        envelope.tracestate = state;
+    }
+    Some(span)
 }
 
 /// The headers that describe a message. All are such that HTTP can carry them.

@@ -43,6 +43,7 @@ const AWAY: u32 = 14;
 const BUG: u32 = 15;
 
 const ROOMY: Bounds = Bounds {
+    name: "test",
     writers: 1,
     alongside: 0,
     rows: 1000,

@@ -24,6 +24,7 @@ impl Weigh for Job {
 }
 
 const BOUNDS: Bounds = Bounds {
+    name: "test",
     writers: 2,
     alongside: 5,
     rows: 10,

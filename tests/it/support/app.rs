@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::app;
-use postrider::config::{Auth, Config, LogFormat, Server};
+use postrider::config::{Auth, Config, LogFormat, LogRequests, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -61,6 +61,7 @@ pub(crate) fn config(database_url: &str) -> Config {
         body_memory_mib: 128,
         log: "off".into(),
         log_format: LogFormat::Human,
+        log_requests: LogRequests::Off,
         drain_seconds: 5,
         server: Server::default(),
     }
