@@ -398,7 +398,7 @@ impl From<store::Error> for Problem {
                 "The resource was changed at the same time. GET it and try again.",
             ),
             store::Error::Inconsistent(source) => {
-                tracing::error!(error = ?source, "the database refused a statement");
+                tracing::error!(error = %store::Logged(source), "the database refused a statement");
                 Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
             }
             store::Error::Panicked => {

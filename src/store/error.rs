@@ -135,6 +135,26 @@ impl Error {
     }
 }
 
+/// A driver's error for the log. Of what Postgres says only the message and the
+/// names of what it is about: its detail quotes rows, bodies included.
+pub struct Logged<'a>(pub &'a sqlx::Error);
+
+impl std::fmt::Display for Logged<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(error) = self.0.as_database_error() else {
+            return self.0.fmt(f);
+        };
+        let code = error.code().unwrap_or_default();
+        write!(f, "{} (SQLSTATE {code}", error.message())?;
+        for (what, name) in [("table", error.table()), ("constraint", error.constraint())] {
+            if let Some(name) = name {
+                write!(f, ", {what} {name}")?;
+            }
+        }
+        f.write_str(")")
+    }
+}
+
 /// What the caller can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

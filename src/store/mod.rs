@@ -92,7 +92,7 @@ pub use dead_letters::{DeadFilter, DeadLetter, Redrive};
 pub use delete_queue::DeletedQueue;
 pub use due::{Due, Ended};
 pub use envelope::Envelope;
-pub use error::Error;
+pub use error::{Error, Logged};
 pub use gateways::Announcements;
 pub use keys::{ApiKey, KeyRate, KeysVersion, NewApiKey, RevokedKey, StoredKey};
 pub use publish::{Overflowed, Publish, PublishResult, Published, Refusal};

@@ -12,5 +12,6 @@ mod embedded;
 mod faults;
 mod http;
 mod store;
+mod telemetry;
 mod webhook;
 mod workers;

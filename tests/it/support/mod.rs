@@ -3,6 +3,7 @@
 mod app;
 mod calls;
 mod chaos;
+mod collector;
 mod postgres;
 mod receiver;
 mod tls;
@@ -11,6 +12,7 @@ mod wire;
 pub(crate) use app::{Answer, App, Gateway, config, eventually, http_client};
 pub(crate) use calls::{Begun, begin, message};
 pub(crate) use chaos::{Chaos, Weather};
+pub(crate) use collector::{Collector, Span};
 pub(crate) use postgres::{Database, Postgres};
 pub(crate) use receiver::{Received, Receiver, Reply};
 pub(crate) use tls::{certificate, https_client};

@@ -1,0 +1,114 @@
+//! The log's lines about requests.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Running, start};
+use crate::support::Answer;
+
+const JSON: [&str; 2] = ["--log-format", "json"];
+
+/// The lines about requests in a log of JSON.
+fn lines(log: &str) -> Vec<Value> {
+    let all = log.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let fields = line.as_object().unwrap().values();
+        assert!(fields.into_iter().all(|field| !field.is_object()), "{line}");
+        line
+    });
+    all.filter(|line| line["message"] == "request").collect()
+}
+
+/// A queue is made, looked at by its health, and asked for wrongly.
+async fn use_it(running: &Running) {
+    running.queue("orders", json!({})).await;
+    Answer::of(running.request(Method::GET, "/livez")).await;
+    let request = running
+        .request(Method::POST, "/v1/queues/orders/ack?token=geheim")
+        .header("content-type", "application/json")
+        .header("x-request-id", "mine")
+        .header(
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        )
+        .body(r#"{"receipts":["geheim"]}"#);
+    let refused = Answer::of(request).await;
+    assert!(refused.status.is_client_error(), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_default_what_failed_has_a_line_with_all_that_is_asked_for() {
+    let (_database, running) = start(&JSON, &[]).await;
+    use_it(&running).await;
+    let log = running.stop();
+    let lines = lines(&log);
+    assert_eq!(lines.len(), 1, "{log}");
+    for (field, value) in [
+        ("level", json!("INFO")),
+        ("target", json!("postrider::request")),
+        ("method", json!("POST")),
+        ("path", json!("/v1/queues/orders/ack")),
+        ("operation", json!("ack")),
+        ("status", json!(400)),
+        ("code", json!("invalid-query")),
+        ("request_id", json!("mine")),
+        ("trace_id", json!("0af7651916cd43dd8448eb211c80319c")),
+    ] {
+        assert_eq!(lines[0][field], value, "{field}: {}", lines[0]);
+    }
+    assert!(lines[0]["milliseconds"].as_f64().is_some_and(|ms| ms > 0.0));
+    assert!(!log.contains("geheim"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_has_a_line_for_every_request_and_off_for_none() {
+    let (_database, running) = start(&["--log-requests", "all"], &[]).await;
+    use_it(&running).await;
+    let log = running.stop();
+    for said in [
+        "operation=\"put_queue\" status=201",
+        "operation=\"livez\"",
+        "status=400",
+    ] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    assert!(!log.contains("geheim"), "{log}");
+
+    let off = [("POSTRIDER_LOG_REQUESTS", "off")];
+    let (_database, running) = start(&JSON, &off).await;
+    use_it(&running).await;
+    assert_eq!(lines(&running.stop()), [] as [Value; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_a_warning_save_for_health_checks() {
+    let (database, running) = start(&JSON, &[]).await;
+    running.queue("orders", json!({})).await;
+    // As if the schema were another program's.
+    sqlx::query("ALTER TABLE postrider.queues RENAME TO somebody_elses")
+        .execute(&mut database.connect().await)
+        .await
+        .unwrap();
+    let failed = Answer::of(running.request(Method::GET, "/v1/queues")).await;
+    failed.expect(StatusCode::INTERNAL_SERVER_ERROR);
+    Answer::of(running.request(Method::GET, "/readyz")).await;
+    let log = running.stop();
+    let lines = lines(&log);
+    assert_eq!(lines.len(), 1, "{log}");
+    assert_eq!(lines[0]["level"], "WARN");
+    assert_eq!(lines[0]["operation"], "list_queues");
+    assert_eq!(lines[0]["code"], "internal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refusals_is_not_a_flood_of_lines() {
+    let (_database, running) = start(&JSON, &[]).await;
+    let begun = std::time::Instant::now();
+    for _ in 0..400 {
+        let refused = Answer::of(running.request(Method::GET, "/v1/queues/none")).await;
+        refused.expect(StatusCode::NOT_FOUND);
+    }
+    let windows = begun.elapsed().as_secs() as usize + 1;
+    let written = lines(&running.stop()).len();
+    assert!((100..=100 * (windows + 1)).contains(&written), "{written}");
+}
