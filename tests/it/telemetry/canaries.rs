@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::Running;
+use super::{Running, admin_key};
 use crate::support::{Answer, Collector, Database, Receiver, Reply, eventually};
 
 /// In every canary.
@@ -69,10 +69,6 @@ async fn send(running: &Running, method: Method, path: &str, kind: &str, body: S
     let request = running
         .request(method, path)
         .header("content-type", kind)
-        .header(
-            "authorization",
-            format!("Bearer pr_{}", canary("key-secret")),
-        )
         .header("cookie", canary("cookie"))
         .header("traceparent", canary("traceparent"))
         .header("postrider-header-x", canary("property"))
@@ -97,6 +93,29 @@ async fn receive(running: &Running, forbidden: &mut Forbidden) -> Value {
     let message = received.expect(StatusCode::OK)["messages"][0].clone();
     forbidden.add(&message["receipt"]);
     message["receipt"].clone()
+}
+
+/// Keys that are made, and some that are none.
+async fn keys(running: &mut Running, admin: String, forbidden: &mut Forbidden) {
+    for wrong in [
+        canary("key"),
+        format!("pr_{CANARY}_{CANARY}"),
+        format!("{admin}{CANARY}"),
+    ] {
+        running.key = Some(wrong);
+        let refused = Answer::of(running.request(Method::GET, "/v1/queues")).await;
+        refused.expect(StatusCode::UNAUTHORIZED);
+    }
+    let (_, secret) = admin.rsplit_once('_').unwrap();
+    forbidden.add(&json!(secret));
+    running.key = Some(admin.clone());
+    let wanted = json!({"name": "shop", "scopes": ["publish:orders"]});
+    let made = running
+        .post("/v1/keys", wanted)
+        .await
+        .expect(StatusCode::CREATED);
+    let (_, secret) = made["key"].as_str().unwrap().rsplit_once('_').unwrap();
+    forbidden.add(&json!(secret));
 }
 
 /// Publishes and settles in every way, and badly.
@@ -366,9 +385,12 @@ async fn no_canary_is_told(format: &str) {
         "all",
         "--log-format",
         format,
+        "--auth",
+        "required",
     ];
-    let running = Running::start(&url, &args, &variables).await;
+    let mut running = Running::start(&url, &args, &variables).await;
     let mut forbidden = Forbidden::new();
+    keys(&mut running, admin_key(&url), &mut forbidden).await;
     messages(&running, &mut forbidden).await;
     topics(&running).await;
     webhooks(&running, &receiver, &mut forbidden).await;

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Running, start};
+use super::{Running, admin_key, start};
 use crate::support::Answer;
 
 const JSON: [&str; 2] = ["--log-format", "json"];
@@ -111,4 +111,21 @@ async fn a_flood_of_refusals_is_not_a_flood_of_lines() {
     let windows = begun.elapsed().as_secs() as usize + 1;
     let written = lines(&running.stop()).len();
     assert!((100..=100 * (windows + 1)).contains(&written), "{written}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_names_the_key_that_was_used_but_not_its_secret() {
+    let args = ["--log-format", "json", "--auth", "required"];
+    let (database, mut running) = start(&args, &[("POSTRIDER_LOG_REQUESTS", "all")]).await;
+    let key = admin_key(&database.url());
+    let (id, secret) = key.strip_prefix("pr_").unwrap().split_once('_').unwrap();
+    running.key = Some(key.clone());
+    // Once it is read from the database, once it is in memory.
+    running.queue("orders", json!({})).await;
+    running.queue("others", json!({})).await;
+    let log = running.stop();
+    let made = lines(&log).into_iter().filter(|line| line["status"] == 201);
+    let keys: Vec<Value> = made.map(|line| line["key"].clone()).collect();
+    assert_eq!(keys, [id, id], "{log}");
+    assert!(!log.contains(secret), "{log}");
 }

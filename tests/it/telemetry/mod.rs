@@ -15,6 +15,29 @@ use serde_json::Value;
 
 use crate::support::{Answer, Database, eventually, http_client};
 
+/// The program, with this database, and with no variables of its own.
+fn postrider(database_url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["POSTRIDER_", "PG", "OTEL_"]
+            .iter()
+            .any(|of| name.starts_with(of))
+        {
+            command.env_remove(&*name);
+        }
+    }
+    command.env("POSTRIDER_DATABASE_URL", database_url);
+    command
+}
+
+/// An admin's key.
+fn admin_key(database_url: &str) -> String {
+    let output = postrider(database_url).arg("admin-key").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 /// A running `postrider serve`.
 struct Running {
     child: Child,
@@ -22,28 +45,20 @@ struct Running {
     log: Arc<Mutex<String>>,
     reading: Option<std::thread::JoinHandle<()>>,
     client: reqwest::Client,
+    /// Sent with every request.
+    key: Option<String>,
 }
 
 impl Running {
-    /// With this database, these arguments, and these variables and no others of
-    /// its own.
+    /// With this database, these arguments and variables. Keys are not asked for
+    /// unless the arguments say so.
     async fn start(database_url: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if ["POSTRIDER_", "PG", "OTEL_"]
-                .iter()
-                .any(|of| name.starts_with(of))
-            {
-                command.env_remove(&*name);
-            }
-        }
         let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/secret.key");
-        let mut child = command
+        let mut child = postrider(database_url)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(["--secret-key-file", key, "--webhook-allow", "127.0.0.0/8"])
             .args(args)
-            .env("POSTRIDER_DATABASE_URL", database_url)
+            .env("POSTRIDER_AUTH", "off")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -66,6 +81,7 @@ impl Running {
             log,
             reading: Some(reading),
             client: http_client(),
+            key: None,
         };
         running.said("listening on http://").await;
         let log = running.log();
@@ -90,7 +106,11 @@ impl Running {
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url))
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     async fn send(&self, method: Method, path: &str, json: Value) -> Answer {
