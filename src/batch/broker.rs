@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::receivers::Receivers;
 use super::requests::{
-    ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TOPIC_PUBLISHES,
+    ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TO_TOPICS,
 };
 use super::{Batcher, DueSchedule, Events, Hints, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
@@ -80,38 +80,33 @@ impl Broker {
                     Ok(results)
                 }
             }),
-            topic_publishes: Batcher::start(
-                tracker,
-                stop,
-                TOPIC_PUBLISHES,
-                move |items: Arc<Vec<_>>| {
-                    let (store, receivers, due, events) = (
-                        topic_store.clone(),
-                        Arc::clone(&feeding),
-                        Arc::clone(&fed_later),
-                        Arc::clone(&topic_events),
-                    );
-                    async move {
-                        let (results, fed, overflowed) = store.publish_topic(&items).await?;
-                        tell_of(&overflowed, &events);
-                        // Once for all requests, which may have queues in common.
-                        for Fed {
-                            queue_id,
-                            any_ready,
-                            wakes_in_ms,
-                        } in fed
-                        {
-                            if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
-                                due.note(queue_id, Duration::from_millis(ms));
-                            }
-                            if any_ready {
-                                receivers.ready(queue_id);
-                            }
+            topic_publishes: Batcher::start(tracker, stop, TO_TOPICS, move |items: Arc<Vec<_>>| {
+                let (store, receivers, due, events) = (
+                    topic_store.clone(),
+                    Arc::clone(&feeding),
+                    Arc::clone(&fed_later),
+                    Arc::clone(&topic_events),
+                );
+                async move {
+                    let (results, fed, overflowed) = store.publish_topic(&items).await?;
+                    tell_of(&overflowed, &events);
+                    // Once for all requests, which may have queues in common.
+                    for Fed {
+                        queue_id,
+                        any_ready,
+                        wakes_in_ms,
+                    } in fed
+                    {
+                        if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
+                            due.note(queue_id, Duration::from_millis(ms));
                         }
-                        Ok(results)
+                        if any_ready {
+                            receivers.ready(queue_id);
+                        }
                     }
-                },
-            ),
+                    Ok(results)
+                }
+            }),
             acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
                 let store = ack_store.clone();
                 async move {

@@ -75,7 +75,7 @@ pub(super) const PUBLISHES: Bounds = Bounds {
     bytes: 4 * 1024 * 1024,
     waiting_bytes: 64 * 1024 * 1024,
 };
-pub(super) const TOPIC_PUBLISHES: Bounds = Bounds {
+pub(super) const TO_TOPICS: Bounds = Bounds {
     name: "store.publish_topic",
     ..PUBLISHES
 };

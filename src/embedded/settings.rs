@@ -58,6 +58,8 @@ const FIXED: &[&str] = &[
     "logging_collector=off",
     "log_destination=stderr",
     "log_min_messages=warning",
+    // Without details, which quote rows.
+    "log_error_verbosity=terse",
     "log_line_prefix=%m [%p] %q%a ",
     // What `ps` shows.
     "cluster_name=postrider",

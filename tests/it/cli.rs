@@ -161,6 +161,7 @@ fn what_is_wrong_on_the_command_line_is_named() {
         (&["--database-connections", "2"], "--database-connections"),
         (&["--partition-messages", "5"], "--partition-messages"),
         (&["--log-format", "xml"], "--log-format"),
+        (&["--log-requests", "some"], "--log-requests"),
         (&["--drain-seconds", "soon"], "--drain-seconds"),
         (&["--webhook-allow", "10.0.0.1/8"], "10.0.0.0/8"),
         (&["--webhook-allow", "localhost"], "CIDR:PORT"),

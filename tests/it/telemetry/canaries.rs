@@ -143,6 +143,40 @@ async fn messages(running: &Running, forbidden: &mut Forbidden) {
     .await;
     bytes.expect(StatusCode::CREATED);
 
+    badly(running).await;
+    let receipt = receive(running, forbidden).await;
+    for verb in ["extend", "ack", "extend"] {
+        post(
+            running,
+            &format!("{queue}/{verb}"),
+            &json!({"receipts": [receipt]}),
+        )
+        .await;
+    }
+    let receipt = receive(running, forbidden).await;
+    let reason = json!({"receipts": [receipt], "reason": canary("reason"), "dead_letter": true});
+    post(running, &format!("{queue}/nack"), &reason)
+        .await
+        .expect(StatusCode::OK);
+    for path in ["messages?state=ready", "dead-letters", ""] {
+        let path = format!("{queue}/{path}");
+        send(
+            running,
+            Method::GET,
+            path.trim_end_matches('/'),
+            CANARY,
+            String::new(),
+        )
+        .await;
+    }
+    let all = json!({"filter": {}});
+    post(running, &format!("{queue}/dead-letters/redrive"), &all).await;
+}
+
+/// Sends what is refused, of every kind.
+async fn badly(running: &Running) {
+    let queue = "/v1/queues/orders";
+    let publish = format!("{queue}/messages");
     let mut bad = vec![
         (
             publish.clone(),
@@ -201,34 +235,6 @@ async fn messages(running: &Running, forbidden: &mut Forbidden) {
         let refused = send(running, Method::POST, &path, kind, body).await;
         assert!(refused.status.is_client_error(), "{path}: {refused:?}");
     }
-
-    let receipt = receive(running, forbidden).await;
-    for verb in ["extend", "ack", "extend"] {
-        post(
-            running,
-            &format!("{queue}/{verb}"),
-            &json!({"receipts": [receipt]}),
-        )
-        .await;
-    }
-    let receipt = receive(running, forbidden).await;
-    let reason = json!({"receipts": [receipt], "reason": canary("reason"), "dead_letter": true});
-    post(running, &format!("{queue}/nack"), &reason)
-        .await
-        .expect(StatusCode::OK);
-    for path in ["messages?state=ready", "dead-letters", ""] {
-        let path = format!("{queue}/{path}");
-        send(
-            running,
-            Method::GET,
-            path.trim_end_matches('/'),
-            CANARY,
-            String::new(),
-        )
-        .await;
-    }
-    let all = json!({"filter": {}});
-    post(running, &format!("{queue}/dead-letters/redrive"), &all).await;
 }
 
 async fn topics(running: &Running) {
