@@ -9,8 +9,8 @@ use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 
-use super::coding::{self, Coding};
 use super::capacity::{BodyRoom, Capacity, overloaded};
+use super::coding::{self, Coding};
 use super::problem::Problem;
 
 /// Bytes of a request's body: a batch of 1,000 messages of 16 KiB.
@@ -57,11 +57,7 @@ pub(crate) async fn read_body<'a>(
 }
 
 /// A body that is compressed, expanded.
-async fn read_coded(
-    coding: Coding,
-    body: Body,
-    room: &mut BodyRoom<'_>,
-) -> Result<Bytes, Problem> {
+async fn read_coded(coding: Coding, body: Body, room: &mut BodyRoom<'_>) -> Result<Bytes, Problem> {
     coding::expand(coding, body, BODY_LIMIT, room)
         .await
         .map_err(|failure| match failure {
