@@ -61,15 +61,15 @@
 //! | --- | --- | --- |
 //! | [`domain`] | the rules, pure | nothing |
 //! | [`store`] | Postgres: the only place that knows sqlx | `domain`, `metrics` |
-//! | [`batch`] | group commit, waiting receivers | `domain`, `store`, `spans` |
-//! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch`, `webhook`, `spans`, `telemetry` |
+//! | [`batch`] | group commit, waiting receivers | `domain`, `store`, `metrics`, `spans` |
+//! | [`http`] | the interface: the only place that knows axum and utoipa | `domain`, `store`, `batch`, `metrics`, `webhook`, `spans`, `telemetry` |
 //! | [`webhook`] | pushes: the only place that knows the outbound HTTP client | `domain` |
 //! | [`workers`] | what runs besides requests | `domain`, `store`, `batch`, `metrics`, `webhook`, `spans` |
 //! | [`embedded`] | the private Postgres | nothing |
-//! | [`metrics`] | names of all metrics | nothing |
+//! | [`metrics`] | all metrics: what they are called, and their numbers | nothing |
 //! | [`spans`] | traces: the only place that knows OpenTelemetry | `domain` |
 //! | [`secrets`] | the key file that webhooks' secrets are sealed with | `domain` |
-//! | [`config`], [`telemetry`] | settings, logging | `domain`, `store` for its options |
+//! | [`config`], [`telemetry`] | settings, logging | `domain`, `store`, `metrics` for their options |
 //! | [`app`] | the wiring: start and drain in order | all |
 //!
 //! Read a verb from top to bottom: `http/publish.rs`, `domain/message.rs`,

@@ -132,6 +132,9 @@ impl App {
             gaps,
             admin_key,
         } = Box::pin(http::meanwhile(&listener, tls.is_some(), opening)).await?;
+        store
+            .metrics()
+            .set_named_queues(config.metrics_queues as usize);
         let sealing = database.sealing_key(config)?;
         let webhook_allow: AllowList = config.webhook_allow.iter().copied().collect();
         let pusher = Arc::new(Pusher::new(webhook_allow.clone())?);
@@ -176,6 +179,7 @@ impl App {
             snapshot_age_warning: config.snapshot_age_warning_seconds,
             gaps: gaps.clone(),
             log: Arc::new(RequestLog::new(config.log_requests)),
+            metrics_asked: http::MetricsAsked::default(),
             tracker: tracker.clone(),
             stop: stop.clone(),
         });

@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::receivers::Receivers;
+use super::receivers::{Received, Receivers};
 use super::requests::{
     ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TO_TOPICS,
 };
 use super::{Batcher, DueSchedule, Events, Hints, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
-    Delivery, Error, Fate, Fed, Overflowed, Publish, PublishResult, PublishTopic,
-    PublishTopicResult, PushRecord, Queue, Receiver, Settle, Settled, Store,
+    Error, Fate, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult,
+    PushRecord, Queue, Receiver, Settle, Settled, Store,
 };
 
 /// The hot paths of one gateway.
@@ -69,7 +69,7 @@ impl Broker {
         let settle_store = store.clone();
         let extend_store = store.clone();
         let push_store = store.clone();
-        Self {
+        let broker = Self {
             store: store.clone(),
             publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
                 let store = publish_store.clone();
@@ -148,7 +148,20 @@ impl Broker {
                 },
             ),
             webhooks_changed: Notify::new(),
-        }
+        };
+        broker.count_waits();
+        broker
+    }
+
+    fn count_waits(&self) {
+        let metrics = self.store.metrics();
+        self.publishes.count_waits(&metrics.publish.wait);
+        self.topic_publishes
+            .count_waits(&metrics.publish_topic.wait);
+        self.acks.count_waits(&metrics.ack.wait);
+        self.settles.count_waits(&metrics.settle.wait);
+        self.extends.count_waits(&metrics.extend.wait);
+        self.pushes.count_waits(&metrics.record_push.wait);
     }
 
     /// The store behind it.
@@ -231,7 +244,7 @@ impl Broker {
         queue_id: i64,
         wish: Receiver,
         wait: Wait,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Received, Error> {
         self.receivers.receive(queue_id, wish, wait).await
     }
 

@@ -24,7 +24,7 @@ mod requests;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -37,8 +37,9 @@ pub use broker::{Broker, Settling};
 pub use due::DueSchedule;
 pub use events::Events;
 pub use hints::Hints;
-pub use receivers::Wait;
+pub use receivers::{Received, Wait};
 
+use crate::metrics::Histogram;
 use crate::spans::{Asking, Span};
 use crate::store::Error;
 use pace::{Ahead, Pace};
@@ -85,6 +86,8 @@ struct Shared<I, O> {
     pending: Mutex<Pending<I, O>>,
     arrived: Notify,
     bounds: Bounds,
+    /// How long the first request of each statement waited for it.
+    waits: OnceLock<Histogram>,
 }
 
 #[derive(Debug)]
@@ -132,6 +135,7 @@ where
             }),
             arrived: Notify::new(),
             bounds,
+            waits: OnceLock::new(),
         });
         for _ in 0..bounds.writers {
             let writer = Writer {
@@ -141,6 +145,11 @@ where
             tracker.spawn(writer.work(stop.clone()));
         }
         Self { shared }
+    }
+
+    /// From now on counts how long the first request of each statement waited.
+    pub fn count_waits(&self, waits: &Histogram) {
+        self.shared.waits.get_or_init(|| waits.clone());
     }
 
     /// Hands in a request and waits for its answer. Dropping the future does
@@ -204,6 +213,9 @@ impl<I: Weigh, O> Shared<I, O> {
             count += 1;
         }
         let taken: Vec<_> = pending.requests.drain(..count).collect();
+        if let Some(waits) = self.waits.get() {
+            waits.record_time(taken[0].since.elapsed());
+        }
         pending.rows -= rows;
         pending.bytes -= bytes;
         let since = Instant::now();

@@ -43,6 +43,16 @@ pub enum Wait {
     UpTo(Duration),
 }
 
+/// What a receiver got.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// The messages.
+    pub deliveries: Vec<Delivery>,
+    /// How long there were none: since a claim had found nothing for it, until
+    /// the one that found these began. All of its patience if none ever came.
+    pub waited: Duration,
+}
+
 /// The lines of all queues.
 #[derive(Debug)]
 pub(super) struct Receivers(Arc<Inner>);
@@ -78,25 +88,27 @@ struct Waiter {
     wish: Receiver,
     asking: Option<Box<Asking>>,
     patient: bool,
+    /// Since when it is known that there is nothing for it.
+    idle_since: Option<Instant>,
     reply: oneshot::Sender<Result<Grant, Error>>,
 }
 
 /// Leases on their way to a receiver; released if they do not get there.
 #[derive(Debug)]
 struct Grant {
-    deliveries: Vec<Delivery>,
+    received: Received,
     inner: Arc<Inner>,
 }
 
 impl Grant {
-    fn accept(mut self) -> Vec<Delivery> {
-        std::mem::take(&mut self.deliveries)
+    fn accept(mut self) -> Received {
+        std::mem::take(&mut self.received)
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let leases: Vec<Lease> = self.deliveries.iter().map(|d| d.lease).collect();
+        let leases: Vec<Lease> = self.received.deliveries.iter().map(|d| d.lease).collect();
         if let Some(first) = leases.first() {
             let (inner, queue_id) = (Arc::clone(&self.inner), first.queue_id);
             self.inner
@@ -133,16 +145,17 @@ impl Receivers {
         queue_id: i64,
         wish: Receiver,
         wait: Wait,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Received, Error> {
         let (reply, mut answer) = oneshot::channel();
         let waiter = Waiter {
             wish,
             asking: Asking::current(),
             patient: wait != Wait::No,
+            idle_since: None,
             reply,
         };
         if !Inner::join(&self.0, queue_id, waiter)? {
-            return Ok(Vec::new());
+            return Ok(Received::default());
         }
         let limit = match wait {
             Wait::No => IMPATIENCE,
@@ -156,11 +169,19 @@ impl Receivers {
             match answer.try_recv() {
                 Ok(granted) => Ok(granted),
                 Err(_) if wait == Wait::No => return Err(Error::Overloaded),
-                Err(_) => return Ok(Vec::new()),
+                Err(_) => {
+                    return Ok(Received {
+                        waited: limit,
+                        ..Received::default()
+                    });
+                }
             }
         };
         // The channel only closes unanswered at shutdown.
-        granted.map_or_else(|_| Ok(Vec::new()), |grant| grant.map(Grant::accept))
+        granted.map_or_else(
+            |_| Ok(Received::default()),
+            |grant| grant.map(Grant::accept),
+        )
     }
 
     /// Messages became ready in a queue, through this gateway.
@@ -241,6 +262,7 @@ impl Inner {
     async fn claim_for_line(self: Arc<Self>, queue_id: i64) {
         while let Some(front) = self.front(queue_id) {
             let wishes: Vec<Receiver> = front.iter().map(|waiter| waiter.wish).collect();
+            let began = Instant::now();
             let wanted: usize = wishes.iter().map(|w| w.max_messages as usize).sum();
             let asking = front.iter().filter_map(|waiter| waiter.asking.as_deref());
             let span = Span::of_statement("store.claim", asking, wanted);
@@ -254,7 +276,7 @@ impl Inner {
                         self.due.note(queue_id, Duration::ZERO);
                     }
                     let ran_out = claimed.total() + (claimed.outlived as usize) < wanted;
-                    let unserved = self.hand_out(queue_id, front, claimed.deliveries);
+                    let unserved = self.hand_out(queue_id, front, claimed.deliveries, began);
                     // Messages that had outlived their time took the place of
                     // others.
                     self.put_back(queue_id, unserved, ran_out, claimed.outlived > 0);
@@ -296,21 +318,28 @@ impl Inner {
         None
     }
 
-    /// Gives each its messages; answers with those who got none.
+    /// Gives each its messages, from a claim that began then; answers with those
+    /// who got none.
     fn hand_out(
         self: &Arc<Self>,
         queue_id: i64,
         front: Vec<Waiter>,
         deliveries: Vec<Vec<Delivery>>,
+        began: Instant,
     ) -> Vec<Waiter> {
         let mut unserved = Vec::new();
-        for (waiter, deliveries) in front.into_iter().zip(deliveries) {
+        let now = Instant::now();
+        for (mut waiter, deliveries) in front.into_iter().zip(deliveries) {
             if deliveries.is_empty() {
+                waiter.idle_since.get_or_insert(now);
                 unserved.push(waiter);
             } else {
                 self.due.note(queue_id, waiter.wish.lease.to_duration());
+                let waited = waiter.idle_since.map_or(Duration::ZERO, |since| {
+                    began.saturating_duration_since(since)
+                });
                 let grant = Grant {
-                    deliveries,
+                    received: Received { deliveries, waited },
                     inner: Arc::clone(self),
                 };
                 // Refused because the receiver has gone: dropping the grant

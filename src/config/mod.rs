@@ -14,6 +14,7 @@ use serde::Serialize;
 pub use server::{Origin, Server};
 
 use crate::domain::AllowEntry;
+use crate::metrics::NAMED_QUEUES;
 use crate::store::{ConnectOptions, Store};
 
 /// Message queues over plain HTTP, kept in Postgres.
@@ -216,6 +217,16 @@ pub struct Config {
         value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576)
     )]
     pub body_memory_mib: u32,
+
+    /// Queues, and webhooks, that the metrics show by name
+    ///
+    /// The oldest queues are; what the others count is summed up as `(other)`.
+    #[arg(
+        long, global = true, env = "POSTRIDER_METRICS_QUEUES",
+        default_value_t = NAMED_QUEUES, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(0..=100_000)
+    )]
+    pub metrics_queues: u32,
 
     /// What to log: a level (error, warn, info, debug, trace) or a filter such
     /// as `info,postrider::http=debug`

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -28,6 +29,7 @@ use super::operations::OPERATIONS;
 use super::problem::Problem;
 use super::told::Told;
 use super::{Gateway, head_limits, openapi};
+use crate::metrics::{InHand, Requests};
 
 /// What makes an answer of a panic.
 type OnPanic = fn(Box<dyn Any + Send>) -> axum::response::Response;
@@ -37,8 +39,14 @@ type OnPanic = fn(Box<dyn Any + Send>) -> axum::response::Response;
 pub(super) struct Interface {
     router: CatchPanic<Router, OnPanic>,
     gateway: Arc<Gateway>,
+    requests: Arc<Requests>,
     peer: IpAddr,
 }
+
+/// How long an answer's request waited for messages: what a client asked for is
+/// not how long the gateway took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waited(pub(super) Duration);
 
 impl Interface {
     pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
@@ -52,6 +60,7 @@ impl Interface {
         Self {
             router: CatchPanic::custom(router, on_panic),
             gateway: Arc::clone(gateway),
+            requests: gateway.broker.store().metrics().requests(OPERATIONS.ids()),
             peer: IpAddr::from([0, 0, 0, 0]),
         }
     }
@@ -99,12 +108,14 @@ where
         let found = OPERATIONS.find(request.method(), request.uri().path());
         let operation = found.map(|found| found.operation.id);
         let mut told = Told::of(&self.gateway.log, &request, operation);
+        let counted = Requests::begin(&self.requests, found.map(|found| found.operation.index));
         if let Err(problem) = head_limits::check_head(&request) {
-            let response = finish(problem.into_response(), request_id, told, None);
+            let response = finish(problem.into_response(), request_id, told, None, Some(counted));
             return Box::pin(ready(Ok(response)));
         }
         let Some(in_hand) = self.gateway.capacity.take(request.uri().path()) else {
-            let response = finish(overloaded().into_response(), request_id, told, None);
+            let response =
+                finish(overloaded().into_response(), request_id, told, None, Some(counted));
             return Box::pin(ready(Ok(response)));
         };
         // The hot paths have no use for the caller.
@@ -112,7 +123,8 @@ where
         let granted = match self.gateway.gate.admit(&request, found, self.peer) {
             Admission::Granted(granted) => granted,
             Admission::Refused(problem) => {
-                let response = finish(problem.into_response(), request_id, told, None);
+                let response =
+                    finish(problem.into_response(), request_id, told, None, Some(counted));
                 return Box::pin(ready(Ok(response)));
             }
             Admission::Unread(id) => {
@@ -136,7 +148,8 @@ where
                         }
                         Err(problem) => (problem.into_response(), None),
                     };
-                    Ok(finish(response, request_id, told, standing.as_deref()))
+                    let standing = standing.as_deref();
+                    Ok(finish(response, request_id, told, standing, Some(counted)))
                 });
             }
         };
@@ -151,7 +164,7 @@ where
         let finish = move |response: Response<_>| {
             let _in_hand = in_hand;
             let response = response.map(Body::new);
-            finish(response, request_id, told, standing.as_deref())
+            finish(response, request_id, told, standing.as_deref(), Some(counted))
         };
         match span {
             None => Box::pin(answer.map_ok(finish)),
@@ -162,15 +175,16 @@ where
 
 /// The answer to a request that is not looked at further, nor told of.
 pub(super) fn refuse<B>(request: &Request<B>, response: Response<Body>) -> Response<Body> {
-    finish(response, request_id(request), Told::nothing(), None)
+    finish(response, request_id(request), Told::nothing(), None, None)
 }
 
-/// Writes the problem, the log's line and the id.
+/// Writes the problem, the log's line and the id, and counts.
 fn finish(
     mut response: Response<Body>,
     request_id: HeaderValue,
     told: Told,
     standing: Option<&(Quota, Standing)>,
+    counted: Option<InHand>,
 ) -> Response<Body> {
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| {
         let is_error = response.status().is_client_error() || response.status().is_server_error();
@@ -188,6 +202,11 @@ fn finish(
     headers.insert(X_REQUEST_ID, request_id);
     // Bodies hold what others have sent.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(counted) = counted {
+        let waited = response.extensions_mut().remove::<Waited>();
+        let waited = waited.map_or(Duration::ZERO, |Waited(waited)| waited);
+        counted.answered(response.status().as_u16(), waited);
+    }
     response
 }
 

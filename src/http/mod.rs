@@ -61,6 +61,7 @@ use tokio_util::task::TaskTracker;
 pub use access::Gate;
 pub use capacity::Capacity;
 pub use listen::{Options, Tls, TlsError, listen};
+pub use metrics::Asked as MetricsAsked;
 pub use openapi::document;
 pub use waiting::meanwhile;
 
@@ -102,6 +103,8 @@ pub struct Gateway {
     pub webhook_allow: AllowList,
     /// Which requests are logged.
     pub log: Arc<RequestLog>,
+    /// When the database was asked for metrics.
+    pub metrics_asked: MetricsAsked,
     /// Tasks that must end before the gateway does.
     pub tracker: TaskTracker,
     /// Cancelled when the gateway is to end.

@@ -157,6 +157,8 @@ impl Access {
 pub(super) struct Operation {
     /// Its id in the document: the verb, such as `publish`.
     pub(super) id: &'static str,
+    /// Its place in [`Operations::ids`].
+    pub(super) index: usize,
     /// What it needs of a key.
     pub(super) access: Access,
     method: Method,
@@ -220,6 +222,7 @@ impl Operations {
                     makes: MAKERS.contains(&id.as_str()),
                     // Once for each process.
                     id: id.leak(),
+                    index: all.len(),
                     method,
                 });
             }
@@ -228,6 +231,11 @@ impl Operations {
                 .expect("the router has taken this path, and goes by the same rules");
         }
         Self { all, paths }
+    }
+
+    /// The ids of all.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &'static str> {
+        self.all.iter().map(|operation| operation.id)
     }
 
     /// The operation that the router will choose for a request; `None` if it

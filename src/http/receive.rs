@@ -1,6 +1,7 @@
 //! `POST /v1/queues/{queue}/receive`: lease messages, waiting for them.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,10 +12,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::envelope::Waited;
 use super::extract::{InQueue, NoParams, OptionalJson, Query, in_range};
 use super::problem::Problem;
 use super::queue_limits::{described, receive_quota};
 use super::{SharedGateway, json_bytes};
+use crate::batch;
 use crate::batch::Wait;
 use crate::domain::{Headers, MessageId, QueueSettings, ReceiptKey, Seconds};
 use crate::spans::{Carried, Span};
@@ -238,11 +241,18 @@ pub(crate) async fn receive(
     let waiting = (wait != Wait::No).then(|| gateway.capacity.let_wait());
     // From here to the return nothing waits: a client that is still there when
     // the leases arrive is sent them.
-    let deliveries = gateway.broker.receive(queue.id, wish, wait).await?;
+    let batch::Received { deliveries, waited } =
+        gateway.broker.receive(queue.id, wish, wait).await?;
     drop(waiting);
     tell(&deliveries);
     let json = write(&deliveries, &gateway.receipts)
         .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+    let mut response = json_bytes(StatusCode::OK, json);
+    if waited > Duration::ZERO {
+        let metrics = gateway.broker.store().metrics();
+        metrics.receive_wait.record_time(waited);
+        response.extensions_mut().insert(Waited(waited));
+    }
     let quota = receive_quota(&queue.settings.rate_limit);
-    Ok(described(json_bytes(StatusCode::OK, json), quota, standing))
+    Ok(described(response, quota, standing))
 }

@@ -1,6 +1,6 @@
 //! Leasing messages to receivers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
@@ -106,7 +106,14 @@ impl Store {
             let n: i64 = row.try_get("n")?;
             let attempt = u32::try_from(row.try_get::<i32, _>("attempt")?).unwrap_or(0);
             match usize::try_from(n - 1) {
-                Ok(n) => claimed.deliveries[owner[n]].push(delivery(queue_id, attempt, &row)?),
+                Ok(n) => {
+                    let delivery = delivery(queue_id, attempt, &row)?;
+                    if attempt == 1 {
+                        let waited = waited(&delivery, receivers[owner[n]].lease);
+                        self.metrics.first_delivery.record_time(waited);
+                    }
+                    claimed.deliveries[owner[n]].push(delivery);
+                }
                 Err(_) => claimed.outlived = attempt,
             }
         }
@@ -129,6 +136,13 @@ impl Store {
             .await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
+}
+
+/// From the publish to the lease, by the database's clock.
+fn waited(delivery: &Delivery, lease: Seconds) -> Duration {
+    let end = delivery.lease_expires_at - delivery.envelope.enqueued_at;
+    let micros = end.num_microseconds().unwrap_or(i64::MAX) - lease.as_millis() * 1000;
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 fn delivery(queue_id: i64, attempt: u32, row: &PgRow) -> Result<Delivery, Error> {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use sqlx::Row as _;
 
 use super::{CONNECT, Error, Store, pool, statements, watch};
+use crate::metrics::DEAD_ROW_TABLES;
 
 statements! {
     EXPIRE = "expire";
@@ -57,23 +58,26 @@ impl Store {
         Ok(more)
     }
 
-    /// Dead rows of the two hot tables, as Postgres' statistics have it.
+    /// Dead rows of the narrow tables, as Postgres' statistics have it.
     ///
     /// # Errors
     /// Any.
     pub async fn hot_dead_rows(&self) -> Result<i64, Error> {
-        let row = sqlx::query(
-            "SELECT coalesce(sum(pg_stat_get_dead_tuples(c)), 0)::bigint
-             FROM unnest(ARRAY['postrider.ready', 'postrider.parked', 'postrider.tallies']::regclass[])
-                AS t (c)",
+        let rows = sqlx::query(
+            "SELECT pg_stat_get_dead_tuples(('postrider.' || t.name)::regclass)
+             FROM unnest($1::text[]) WITH ORDINALITY AS t (name, ord)
+             ORDER BY t.ord",
         )
-        .fetch_one(&self.pool)
+        .bind(&DEAD_ROW_TABLES[..])
+        .fetch_all(&self.pool)
         .await?;
-        let dead: i64 = row.try_get(0)?;
-        self.metrics
-            .dead_rows
-            .set(i32::try_from(dead).unwrap_or(i32::MAX));
-        Ok(dead)
+        let mut sum = 0;
+        for (row, gauge) in rows.iter().zip(&self.metrics.dead_rows) {
+            let dead: i64 = row.try_get(0)?;
+            gauge.set(dead);
+            sum += dead;
+        }
+        Ok(sum)
     }
 
     /// Whether a statement of this gateway has found the disk full since this was
@@ -113,7 +117,7 @@ impl Store {
         }
         sqlx::Connection::close(connection).await?;
         self.metrics.vacuums.increment(1);
-        self.metrics.vacuum_seconds.record(began.elapsed());
+        self.metrics.vacuum_seconds.record_time(began.elapsed());
         Ok(true)
     }
 }

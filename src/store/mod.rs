@@ -58,6 +58,7 @@ mod error;
 mod gateways;
 mod keys;
 mod maintenance;
+mod numbers;
 mod partitions;
 mod pool;
 mod publish;
@@ -195,18 +196,20 @@ impl Store {
         let hot = (connections / 3).max(1);
         // One listens to other gateways, one asks whether the server is there.
         let pool = connections.saturating_sub(hot + 2).max(1);
+        let metrics = Arc::<Metrics>::default();
+        let acquire_seconds = metrics.hot_pool.acquire_seconds.clone();
         Self {
-            // A round trip more is nothing here, and a connection that has died
-            // is found before a statement is sent on it.
-            pool: Pool::new(options.clone(), pool, Duration::ZERO),
-            hot: Pool::new(options, hot, Duration::from_secs(1)),
+            // At rest the workers use the same connection every second or so, and
+            // none of their statements needs a ping of its own.
+            pool: Pool::new(options.clone(), pool, Duration::from_secs(2), None),
+            hot: Pool::new(options, hot, Duration::from_secs(1), Some(acquire_seconds)),
             probe: Arc::default(),
             storage: Arc::default(),
             queues: Arc::default(),
             topologies: Arc::default(),
             watermarks: Arc::default(),
             keys_version: Arc::default(),
-            metrics: Arc::default(),
+            metrics,
             partition_size,
         }
     }
@@ -307,7 +310,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 19] = [
+        let groups: [&[(&str, &str)]; 20] = [
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
@@ -326,6 +329,7 @@ impl Store {
             counts::STATEMENTS,
             watermark::STATEMENTS,
             maintenance::STATEMENTS,
+            numbers::STATEMENTS,
             partitions::STATEMENTS,
         ];
         [groups.concat(), webhooks::STATEMENTS.concat()].concat()
@@ -347,7 +351,7 @@ impl Store {
 
     /// The metrics of this gateway.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 

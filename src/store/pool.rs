@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Connection, Kind, judge};
 use super::{ConnectOptions, SESSION};
+use crate::metrics::Histogram;
 
 /// How long a statement waits for its connection. A server that restarts within
 /// that is not noticed by those who wait.
@@ -56,6 +57,8 @@ struct Shared {
     most: u32,
     /// One that has rested for so long is tried before it is used.
     rested: Duration,
+    /// How long it takes to get one; counted for the hot paths.
+    acquire_seconds: Option<Histogram>,
     /// Whether a statement has found the disk full since this was last asked.
     full: AtomicBool,
     state: Mutex<State>,
@@ -106,8 +109,14 @@ pub(super) struct Stuck {
 }
 
 impl Pool {
-    pub(super) fn new(options: ConnectOptions, most: u32, rested: Duration) -> Self {
+    pub(super) fn new(
+        options: ConnectOptions,
+        most: u32,
+        rested: Duration,
+        acquire_seconds: Option<Histogram>,
+    ) -> Self {
         Self(Arc::new(Shared {
+            acquire_seconds,
             options,
             permits: Semaphore::new(most as usize),
             most,
@@ -120,6 +129,11 @@ impl Pool {
     /// How to connect.
     pub(super) fn options(&self) -> &ConnectOptions {
         &self.0.options
+    }
+
+    /// Connections there may be.
+    pub(super) fn most(&self) -> u32 {
+        self.0.most
     }
 
     /// Connections there are: in use, and in all.
@@ -176,11 +190,16 @@ impl Pool {
 
     /// Takes a connection that works, as far as that can be told.
     async fn take(&self) -> Result<Taken, sqlx::Error> {
+        let began = Instant::now();
         let mut refusal = None;
-        match tokio::time::timeout(PATIENCE, self.find(&mut refusal)).await {
+        let taken = match tokio::time::timeout(PATIENCE, self.find(&mut refusal)).await {
             Ok(found) => found,
             Err(_) => Err(refusal.unwrap_or(sqlx::Error::PoolTimedOut)),
+        };
+        if let Some(histogram) = &self.0.acquire_seconds {
+            histogram.record_time(began.elapsed());
         }
+        taken
     }
 
     async fn find(&self, refusal: &mut Option<sqlx::Error>) -> Result<Taken, sqlx::Error> {

@@ -1,11 +1,12 @@
 //! Ending leases: ack, and whatever [`decide`](crate::domain::decide) said.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::postgres::types::PgInterval;
 
 use super::error::{Kind, judge};
 use super::{Error, Store, statements};
@@ -84,6 +85,7 @@ impl Store {
         self.metrics.ack.record(rows.len(), began);
         let mut acked = HashSet::with_capacity(rows.len());
         for row in rows {
+            self.metrics.lease_to_ack.record_time(held(&row)?);
             acked.insert(key(&row)?);
         }
         let mut results = vec![Settled::Done; leases.len()];
@@ -265,6 +267,13 @@ impl Store {
 /// not enough: an older receipt of it may be in the same batch.
 fn key(row: &PgRow) -> Result<(i64, i64, i64), Error> {
     Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+}
+
+/// How long a lease was held until its ack, by the database's clock.
+fn held(row: &PgRow) -> Result<Duration, Error> {
+    let held: PgInterval = row.try_get(3)?;
+    let micros = i64::from(held.days) * 86_400_000_000 + held.microseconds;
+    Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
 }
 
 fn columns<'a>(leases: impl Iterator<Item = &'a Lease>) -> (Vec<i64>, Vec<i64>, Vec<i64>) {

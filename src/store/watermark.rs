@@ -160,6 +160,16 @@ impl Watermarks {
         self.state().claimed += messages;
     }
 
+    /// The queues there are, and the floors of each, as many as it has priorities.
+    pub(super) fn floors_by_queue(&self) -> (Vec<i64>, Vec<i64>) {
+        let state = self.state();
+        let floors = state
+            .queues
+            .values()
+            .flat_map(|lanes| lanes.positions.map(|w| w.floor));
+        (state.queues.keys().copied().collect(), floors.collect())
+    }
+
     /// Whether a look is due.
     #[must_use]
     pub fn want_raising(&self) -> bool {

@@ -13,7 +13,6 @@
 //! | [`upkeep`] prune | leftovers removed | every 30 s |
 //! | [`upkeep`] raise | watermarks | every 2 s, every 0.1 s while much is claimed |
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
-//! | [`upkeep`] metrics | histograms summed up | every 5 s |
 //! | [`upkeep`] vacuum | the narrow tables | every 3 s if they need it |
 //! | watch | replaces connections that have gone silent | every second, in memory |
 //! | [`events`] | publishes to `system.events`; looks for backlogs and held snapshots | once a second if there is something, every 10 s |

@@ -10,7 +10,6 @@ use tokio_util::task::TaskTracker;
 use super::every;
 use crate::batch::Broker;
 use crate::domain::Seconds;
-use crate::metrics::Metrics;
 use crate::store::{DeadFilter, Error, Redrive, Violations};
 
 /// Dead rows of the narrow tables that are worth a vacuum: a few megabytes.
@@ -52,12 +51,6 @@ pub(super) fn start(
     run(30, "prune", |broker| Box::pin(prune(broker)));
     run_each(RAISE, "raise", |broker| Box::pin(raise(broker)));
     run(60, "sweep", |broker| Box::pin(sweep(broker)));
-    run_each(Metrics::UPKEEP, "metrics", |broker| {
-        Box::pin(async move {
-            broker.store().metrics().upkeep();
-            Ok(())
-        })
-    });
     run(3, "vacuum", |broker| Box::pin(vacuum(broker)));
 }
 

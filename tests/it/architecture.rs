@@ -8,10 +8,18 @@ use std::path::{Path, PathBuf};
 const SEES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain", "metrics"]),
-    ("batch", &["domain", "store", "spans"]),
+    ("batch", &["domain", "store", "metrics", "spans"]),
     (
         "http",
-        &["domain", "store", "batch", "webhook", "spans", "telemetry"],
+        &[
+            "domain",
+            "store",
+            "batch",
+            "metrics",
+            "webhook",
+            "spans",
+            "telemetry",
+        ],
     ),
     (
         "workers",
@@ -20,7 +28,7 @@ const SEES: &[(&str, &[&str])] = &[
     ("webhook", &["domain"]),
     ("embedded", &[]),
     ("metrics", &[]),
-    ("config", &["domain", "store"]),
+    ("config", &["domain", "store", "metrics"]),
     ("secrets", &["domain"]),
     ("spans", &["domain"]),
     ("telemetry", &["config"]),
@@ -29,7 +37,6 @@ const SEES: &[(&str, &[&str])] = &[
 /// What only these rooms may know.
 const KNOWS: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
-    ("metrics_exporter_prometheus", &["metrics"]),
     ("axum", &["http"]),
     ("utoipa", &["http"]),
     ("utoipa_axum", &["http"]),

@@ -25,10 +25,11 @@ acked AS (
     DELETE FROM postrider.parked
     USING found
     WHERE parked.ctid = found.tid AND parked.token = found.token
-    RETURNING parked.queue_id, parked.message_id, parked.token
+    RETURNING
+        parked.queue_id, parked.message_id, parked.token, now() - parked.leased_at AS held
 ),
 counted AS (
     INSERT INTO postrider.tallies (queue_id, leased, acked)
     SELECT queue_id, -count(*), count(*) FROM acked GROUP BY queue_id
 )
-SELECT queue_id, message_id, token FROM acked
+SELECT queue_id, message_id, token, held FROM acked

@@ -21,7 +21,8 @@ sums AS MATERIALIZED (
     SELECT
         queue_id, sum(ready) AS ready, sum(leased) AS leased, sum(delayed) AS delayed,
         sum(dead) AS dead, sum(published) AS published, sum(delivered) AS delivered,
-        sum(acked) AS acked, sum(failed) AS failed, sum(dead_lettered) AS dead_lettered,
+        sum(acked) AS acked, sum(nacked) AS nacked, sum(failed) AS failed,
+        sum(dead_lettered) AS dead_lettered,
         sum(expired) AS expired, sum(removed) AS removed
     FROM gone
     GROUP BY queue_id
@@ -43,6 +44,7 @@ folded AS (
         published = c.published + sums.published,
         delivered = c.delivered + sums.delivered,
         acked = c.acked + sums.acked,
+        nacked = c.nacked + sums.nacked,
         failed = c.failed + sums.failed,
         dead_lettered = c.dead_lettered + sums.dead_lettered,
         expired = c.expired + sums.expired,

@@ -113,7 +113,8 @@ remembered AS (
 ),
 counted AS (
     INSERT INTO postrider.tallies
-        (queue_id, ready, leased, delayed, dead, failed, dead_lettered, expired, removed)
+        (queue_id, ready, leased, delayed, dead, nacked, failed, dead_lettered, expired,
+         removed)
     SELECT
         queue_id,
         count(*) FILTER (WHERE waits_ms = 0),
@@ -121,6 +122,7 @@ counted AS (
         count(*) FILTER (WHERE waits_ms > 0)
             - count(*) FILTER (WHERE token = 0),
         count(*) FILTER (WHERE action = 'dead-letter'),
+        count(*) FILTER (WHERE outcome IN ('nacked', 'rejected')),
         count(*) FILTER (WHERE outcome IS NOT NULL),
         count(*) FILTER (WHERE action = 'dead-letter'),
         count(*) FILTER (WHERE action = 'expire'),

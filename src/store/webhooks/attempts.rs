@@ -132,6 +132,7 @@ impl Store {
         fn column<T>(pushes: &[PushRecord], of: impl Fn(&PushRecord) -> T) -> Vec<T> {
             pushes.iter().map(of).collect()
         }
+        let began = Instant::now();
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         sqlx::query(RECORD_PUSHES)
             .bind(column(pushes, |p| p.queue_id))
@@ -157,6 +158,7 @@ impl Store {
             )
             .execute(&self.pool)
             .await?;
+        self.metrics.record_push.record(pushes.len(), began);
         Ok(())
     }
 

@@ -64,6 +64,10 @@ impl Lane {
         pushed.error = pushed.error.take().or_else(|| explain(&pushed));
         let longest = queue.settings.backoff.max;
         let record = record(lease, started, &pushed);
+        let webhooks = &self.context.broker.store().metrics().webhooks;
+        self.metrics
+            .get_or_init(|| webhooks.of(queue.name.as_str()))
+            .record(record.outcome.as_str(), record.duration);
         tokio::join!(
             async {
                 self.conclude(config, lease, call, &pushed, longest).await;

@@ -5,7 +5,7 @@
 //! free, so a slow endpoint holds as many messages as it is sent, and its lane
 //! waits for it without touching another's.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -15,6 +15,7 @@ use super::limit::{self, Limit};
 use super::{Context, Target};
 use crate::batch::Wait;
 use crate::domain::{Breaker, Call, Failure, Seconds, WebhookSettings};
+use crate::metrics;
 use crate::store::{self, Delivery, Receiver};
 
 /// How long a claim waits for messages before it asks again.
@@ -50,6 +51,8 @@ pub(super) struct Lane {
     pub(super) context: Arc<Context>,
     pub(super) queue_id: i64,
     state: Mutex<State>,
+    /// Counts the pushes, once there is one: they go by the queue's name.
+    pub(super) metrics: OnceLock<Arc<metrics::Webhook>>,
     /// A push has ended, or something else that may let the next through.
     pub(super) freed: Notify,
 }
@@ -131,6 +134,7 @@ impl Lane {
                 counted: false,
                 ownership: Ownership::new(owned, asked),
             }),
+            metrics: OnceLock::new(),
             freed: Notify::new(),
         }
     }
@@ -268,10 +272,10 @@ impl Lane {
             .receive(self.queue_id, wish, Wait::UpTo(PATIENCE))
             .await
         {
-            Ok(deliveries) if deliveries.is_empty() => {}
-            Ok(deliveries) => {
+            Ok(received) if received.deliveries.is_empty() => {}
+            Ok(received) => {
                 limit.use_turn();
-                self.send(deliveries, limit);
+                self.send(received.deliveries, limit);
             }
             Err(error) => {
                 tracing::debug!(queue_id = self.queue_id, %error, "nothing was leased to push");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postrider::batch::Wait;
+use postrider::batch::{self, Wait};
 use postrider::domain::Seconds;
 use postrider::store::{Delivery, Error, Receiver};
 use reqwest::StatusCode;
@@ -21,7 +21,7 @@ async fn start() -> (Database, Wire, Gateway) {
     (database, wire, gateway)
 }
 
-type Received = Result<Vec<Delivery>, Error>;
+type Received = Result<batch::Received, Error>;
 
 /// A receiver at the end of the line.
 async fn in_line(gateway: &Gateway, queue: i64, max_messages: u32) -> Begun<'_, Received> {
@@ -58,7 +58,8 @@ fn bodies(received: Received) -> Vec<usize> {
         let body = std::str::from_utf8(&delivery.envelope.body).unwrap();
         body.parse().unwrap()
     };
-    received.unwrap().into_iter().map(body).collect()
+    let deliveries = received.unwrap().deliveries;
+    deliveries.into_iter().map(body).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,7 @@ pub(crate) fn config(database_url: &str) -> Config {
         push_attempt_days: 30,
         max_requests: 4096,
         body_memory_mib: 128,
+        metrics_queues: 500,
         log: "off".into(),
         log_format: LogFormat::Human,
         log_requests: LogRequests::Off,
