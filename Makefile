@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PRINT_OPENAPI = mkdir -p $(TARGET) && cargo run --quiet --locked -- openapi > $(TARGET)/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench bench-smoke soak openapi check check-fmt check-clippy check-doc check-openapi
+.PHONY: help setup run test bench bench-smoke soak openapi check check-fmt check-clippy check-doc check-openapi check-metrics
 
 help: ## what there is to type
 	@echo 'usage: make TARGET'
@@ -61,3 +61,6 @@ check-openapi:
 	$(PRINT_OPENAPI)
 	@diff -u openapi/openapi.json $(TARGET)/openapi.json \
 	  || { echo 'openapi/openapi.json is not what the code says: `make openapi` rewrites it' >&2; exit 1; }
+
+check-metrics: setup ## have promtool check what /metrics answers after traffic of every kind
+	PROMTOOL=$$(scripts/promtool) cargo test --locked --test it -- metrics::promtool

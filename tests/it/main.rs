@@ -11,6 +11,7 @@ mod cli;
 mod embedded;
 mod faults;
 mod http;
+mod metrics;
 mod store;
 mod telemetry;
 mod webhook;

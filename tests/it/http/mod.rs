@@ -13,7 +13,6 @@ mod in_flight;
 mod keys;
 mod max_ready;
 mod messages;
-mod metrics;
 mod nack;
 pub(crate) mod openapi;
 mod overload;

@@ -2,7 +2,7 @@
 //! scheduled retry, pushes to webhooks.
 
 mod ends;
-mod push;
+pub(crate) mod push;
 mod retry;
 mod ttl;
 mod waking;

@@ -20,10 +20,10 @@ use crate::support::{App, Gateway, Received, Receiver, eventually};
 pub(super) const HOOK: &str = "/v1/queues/orders/webhook";
 
 /// A queue `orders` with a webhook to a receiver, and the webhook's secret.
-pub(super) struct Hook {
-    pub(super) app: App,
-    pub(super) receiver: Receiver,
-    pub(super) secret: String,
+pub(crate) struct Hook {
+    pub(crate) app: App,
+    pub(crate) receiver: Receiver,
+    pub(crate) secret: String,
 }
 
 impl std::ops::Deref for Hook {
@@ -36,11 +36,11 @@ impl std::ops::Deref for Hook {
 impl Hook {
     /// With these settings of the webhook and of its queue. Failures are tried
     /// again at once, and no breaker opens, unless they say otherwise.
-    pub(super) async fn start(webhook: Value, queue: Value) -> Self {
+    pub(crate) async fn start(webhook: Value, queue: Value) -> Self {
         Self::start_on(App::start().await, webhook, queue).await
     }
 
-    pub(super) async fn start_on(app: App, webhook: Value, queue: Value) -> Self {
+    pub(crate) async fn start_on(app: App, webhook: Value, queue: Value) -> Self {
         let receiver = Receiver::start().await;
         let secret = hook(&app, "orders", &receiver.url("/hook"), webhook, queue).await;
         Self {
@@ -51,16 +51,16 @@ impl Hook {
     }
 
     /// Publishes so many messages, numbered from 0; their ids.
-    pub(super) async fn publish_many(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn publish_many(&self, count: usize) -> Vec<String> {
         publish_many(&self.app, "orders", count).await
     }
 
-    pub(super) async fn attempts(&self, query: &str) -> Vec<Value> {
+    pub(crate) async fn attempts(&self, query: &str) -> Vec<Value> {
         attempts(&self.app, "orders", query).await
     }
 
     /// Waits for so many attempts of `query`; the newest is first.
-    pub(super) async fn wait_for_attempts(&self, query: &str, count: usize) -> Vec<Value> {
+    pub(crate) async fn wait_for_attempts(&self, query: &str, count: usize) -> Vec<Value> {
         eventually("there are enough attempts", async || {
             self.attempts(query).await.len() >= count
         })
@@ -70,16 +70,16 @@ impl Hook {
         found
     }
 
-    pub(super) async fn webhook(&self) -> Value {
+    pub(crate) async fn webhook(&self) -> Value {
         self.get(HOOK).await.expect(StatusCode::OK)
     }
 
     /// Waits until nothing is left in the queue.
-    pub(super) async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         drained(&self.app, "orders").await;
     }
 
-    pub(super) async fn dead_letter(&self, id: &str) -> Value {
+    pub(crate) async fn dead_letter(&self, id: &str) -> Value {
         let path = format!("/v1/queues/orders/dead-letters/{id}");
         eventually("it is dead", async || {
             self.get(&path).await.status == StatusCode::OK

@@ -1,4 +1,4 @@
-//! `/metrics`.
+//! Statements, and what must stay zero.
 
 use reqwest::StatusCode;
 use serde_json::json;
