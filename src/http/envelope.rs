@@ -108,14 +108,27 @@ where
         let found = OPERATIONS.find(request.method(), request.uri().path());
         let operation = found.map(|found| found.operation.id);
         let mut told = Told::of(&self.gateway.log, &request, operation);
-        let counted = Requests::begin(&self.requests, found.map(|found| found.operation.index));
+        let counted = self
+            .requests
+            .begin(found.map(|found| found.operation.index));
         if let Err(problem) = head_limits::check_head(&request) {
-            let response = finish(problem.into_response(), request_id, told, None, Some(counted));
+            let response = finish(
+                problem.into_response(),
+                request_id,
+                told,
+                None,
+                Some(counted),
+            );
             return Box::pin(ready(Ok(response)));
         }
         let Some(in_hand) = self.gateway.capacity.take(request.uri().path()) else {
-            let response =
-                finish(overloaded().into_response(), request_id, told, None, Some(counted));
+            let response = finish(
+                overloaded().into_response(),
+                request_id,
+                told,
+                None,
+                Some(counted),
+            );
             return Box::pin(ready(Ok(response)));
         };
         // The hot paths have no use for the caller.
@@ -123,8 +136,13 @@ where
         let granted = match self.gateway.gate.admit(&request, found, self.peer) {
             Admission::Granted(granted) => granted,
             Admission::Refused(problem) => {
-                let response =
-                    finish(problem.into_response(), request_id, told, None, Some(counted));
+                let response = finish(
+                    problem.into_response(),
+                    request_id,
+                    told,
+                    None,
+                    Some(counted),
+                );
                 return Box::pin(ready(Ok(response)));
             }
             Admission::Unread(id) => {
@@ -164,7 +182,13 @@ where
         let finish = move |response: Response<_>| {
             let _in_hand = in_hand;
             let response = response.map(Body::new);
-            finish(response, request_id, told, standing.as_deref(), Some(counted))
+            finish(
+                response,
+                request_id,
+                told,
+                standing.as_deref(),
+                Some(counted),
+            )
         };
         match span {
             None => Box::pin(answer.map_ok(finish)),
