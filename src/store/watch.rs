@@ -4,7 +4,7 @@
 //! comes: no error, for a quarter of an hour or for ever. Statements would wait on
 //! them, and with them everything that is batched behind. So a watchdog
 //! ([`Store::watch`]) looks once a second, in memory, for statements that take
-//! long, and only if there are any asks the server, over a connection of its own,
+//! long, and only if there are any asks the server, over a new connection,
 //! whether it still works on them. A statement that it does not work on gets no
 //! answer any more: the wait ends with an error, and the pools are thrown away,
 //! since what has killed one connection has killed those that rest.
@@ -77,7 +77,6 @@ impl Store {
     pub async fn ready(&self) -> Result<String, Error> {
         let row = self
             .ask(
-                ASKING,
                 sqlx::query(
                     "SELECT current_setting('server_version'),
                         current_setting('transaction_read_only')::boolean",
@@ -136,7 +135,16 @@ impl Store {
                AND state IS DISTINCT FROM 'idle'",
         )
         .bind(pids);
-        let running: Option<Vec<i32>> = match self.ask(WATCHING, running, |_| Ok(false)).await {
+        // Not the probe's connection: whoever asks for readiness would wait for
+        // this, which may take longer.
+        let asking = async {
+            let (mut connection, _) = pool::connect(self.pool.options()).await?;
+            let row = running.fetch_one(&mut connection).await?;
+            // Closed or not, the answer is there.
+            let _ = connection.close().await;
+            Ok(row)
+        };
+        let running: Option<Vec<i32>> = match in_time(WATCHING, asking).await {
             Ok(row) => row.try_get(0).ok(),
             // Nobody there, so nobody at work.
             Err(sqlx::Error::Io(_)) => Some(Vec::new()),
@@ -159,11 +167,10 @@ impl Store {
     /// `renew` says so of the answer.
     async fn ask(
         &self,
-        limit: Duration,
         query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
         renew: impl Fn(&sqlx::postgres::PgRow) -> Result<bool, sqlx::Error>,
     ) -> Result<sqlx::postgres::PgRow, sqlx::Error> {
-        in_time(limit, async {
+        in_time(ASKING, async {
             let mut place = self.probe.0.lock().await;
             // Out of its place: if this is dropped half-way, so is that.
             let rested = match place.take() {

@@ -57,7 +57,15 @@ impl Troubled {
         self.publishes_more(50).await;
         let after = started.elapsed();
         assert!(after < BACK, "publishes work after {after:?}");
-        assert_eq!(self.gateway.get("/readyz").await.status, 200);
+        eventually("it is ready", async || {
+            self.gateway.get("/readyz").await.status == 200
+        })
+        .await;
+        assert!(
+            started.elapsed() < BACK,
+            "ready after {:?}",
+            started.elapsed()
+        );
     }
 
     /// Readiness and life are told within so long.
