@@ -31,8 +31,9 @@ const CLAIM_ROWS: usize = 1000;
 /// not let in behind it.
 const STUCK: Duration = Duration::from_millis(500);
 
-/// How long who would not wait does so for a claim that gets stuck.
-const IMPATIENCE: Duration = Duration::from_secs(2);
+/// How long who would not wait does so for a claim that gets stuck. Longer than it
+/// takes to find that the database is away, which says more.
+const IMPATIENCE: Duration = Duration::from_secs(6);
 
 /// How long a receiver waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
