@@ -58,6 +58,7 @@ mod error;
 mod gateways;
 mod keys;
 mod maintenance;
+mod migrations;
 mod numbers;
 mod partitions;
 mod pool;
@@ -114,10 +115,8 @@ pub use webhooks::{
 };
 
 use crate::metrics::Metrics;
+use migrations::MIGRATIONS;
 use pool::Pool;
-
-/// The migrations, embedded.
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// Set on every connection; the answer is the server's process.
 ///
@@ -249,7 +248,7 @@ impl Store {
             return Err(Error::TooOld(row.try_get(0)?));
         }
         let migrator = sqlx::migrate::Migrator {
-            migrations: Cow::Borrowed(&MIGRATIONS.migrations),
+            migrations: Cow::Borrowed(&MIGRATIONS),
             table_name: Cow::Borrowed("postrider.migrations"),
             create_schemas: Cow::Owned(vec![Cow::Borrowed("postrider")]),
             ..sqlx::migrate::Migrator::DEFAULT
