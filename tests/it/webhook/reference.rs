@@ -20,14 +20,15 @@ impl Drop for Running {
 
 /// The Python that has the package; installed at first.
 fn python() -> String {
-    let script = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/scripts/standardwebhooks-python"
-    );
-    let output = Command::new(script).output().unwrap();
+    let output = Command::new("scripts/python-with")
+        .args(["standardwebhooks", "tests/it/webhook/requirements.txt"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    let folder = String::from_utf8(output.stdout).unwrap();
+    format!("{}/bin/python", folder.trim())
 }
 
 /// The receiver and its URL.
