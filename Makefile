@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PRINT_OPENAPI = mkdir -p $(TARGET) && cargo run --quiet --locked -- openapi > $(TARGET)/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench bench-smoke soak openapi check check-fmt check-clippy check-doc check-openapi check-metrics
+.PHONY: help setup run test fuzz bench bench-smoke soak deny openapi check check-fmt check-clippy check-doc check-openapi check-metrics
 
 help: ## what there is to type
 	@echo 'usage: make TARGET'
@@ -33,6 +33,10 @@ run: setup ## build it, and serve on 127.0.0.1:8080 with a Postgres of its own
 test: setup ## run every test; they start a Postgres of their own
 	cargo test --locked
 
+fuzz: setup ## fuzz the contract: schemathesis over the OpenAPI document, three minutes
+	cargo build --locked
+	scripts/fuzz-contract $(ARGS)
+
 bench: setup ## measure, beside what the machine allows; some eight minutes and a release build
 	cargo bench --locked --profile dist --bench bench $(if $(findstring --peer-rabbitmq,$(ARGS)),--features peer-rabbitmq) -- $(ARGS)
 
@@ -41,6 +45,9 @@ bench-smoke: setup ## each line of the benchmark for an instant, to see that it 
 
 soak: setup ## ten minutes at full speed: does the rate hold, do the tables stay small?
 	cargo bench --locked --profile dist --bench bench -- --soak 10
+
+deny: ## licences, sources and bans of the dependencies
+	scripts/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
 openapi: ## write openapi/openapi.json anew from the code
 	$(PRINT_OPENAPI)

@@ -16,6 +16,7 @@ use super::settle::{Receipts, Results, acked};
 #[schema(as = Ack, example = json!({"receipts": ["RECEIPT"]}))]
 pub(crate) struct AckRequest {
     /// 1 to 1000 receipts of this queue.
+    #[schema(min_items = 1, max_items = 1000)]
     receipts: Vec<String>,
 }
 

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
-use super::extract::{InMessage, InQueue, Json, NoParams, OptionalJson, Query, in_range};
+use super::extract::{InDeadLetter, InQueue, Json, NoParams, OptionalJson, Query, in_range};
 use super::messages::write_page;
 use super::page;
 use super::problem::Problem;
 use super::receive::{JSON, WrittenApart, write_with_body};
+use super::whole::optional_whole;
 use super::{SharedGateway, json_bytes, reply};
 use crate::domain::{DeadReason, Headers, Limits, MessageId, QueueName, Seconds, Verb};
 use crate::store::{Cursor, DeadFilter, DeadLetter, Redrive};
@@ -136,6 +137,7 @@ pub(crate) struct DeadLetterParams {
     /// Only those that died before this time.
     until: Option<DateTime<Utc>>,
     /// At most so many; 1 to 1000, by default 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
@@ -184,14 +186,6 @@ pub(crate) async fn list_dead_letters(
     write_page("dead_letters", items, &uri, next)
 }
 
-fn dead_letter_not_found() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "dead-letter-not-found",
-        "The queue has no such dead letter: it was put back or removed, or never there.",
-    )
-}
-
 /// Read one dead letter
 #[utoipa::path(
     get, path = "/v1/queues/{queue}/dead-letters/{id}", tag = "Dead letters",
@@ -207,7 +201,7 @@ fn dead_letter_not_found() -> Problem {
 )]
 pub(crate) async fn get_dead_letter(
     State(gateway): State<SharedGateway>,
-    InMessage(name, id): InMessage,
+    InDeadLetter(name, id): InDeadLetter,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<Response, Problem> {
     let queue = gateway.queue(&name).await?;
@@ -216,7 +210,7 @@ pub(crate) async fn get_dead_letter(
         .store()
         .dead_letter(queue.id, id.0)
         .await?
-        .ok_or_else(dead_letter_not_found)?;
+        .ok_or_else(Problem::dead_letter_not_found)?;
     let mut out = Vec::new();
     let head = DeadLetterHead::new(&letter);
     write_with_body(&mut out, &head, &letter.envelope)
@@ -239,7 +233,7 @@ pub(crate) async fn get_dead_letter(
 )]
 pub(crate) async fn delete_dead_letter(
     State(gateway): State<SharedGateway>,
-    InMessage(name, id): InMessage,
+    InDeadLetter(name, id): InDeadLetter,
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<StatusCode, Problem> {
     let queue = gateway.queue(&name).await?;
@@ -251,7 +245,7 @@ pub(crate) async fn delete_dead_letter(
     {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(dead_letter_not_found())
+        Err(Problem::dead_letter_not_found())
     }
 }
 
@@ -283,16 +277,21 @@ impl From<Filter> for DeadFilter {
 #[schema(as = Redrive, example = json!({"filter": {"reason": "max-attempts"}, "limit": 1000}))]
 pub(crate) struct RedriveRequest {
     /// These, 1 to 1000; or a filter.
+    #[schema(min_items = 1, max_items = 1000)]
     ids: Option<Vec<String>>,
     /// Those that match; `{}` is all.
     filter: Option<Filter>,
     /// With a filter: at most so many, the oldest first; 1 to 10000, by default
     /// 1000.
+    #[serde(default, deserialize_with = "optional_whole")]
+    #[schema(minimum = 1, maximum = 10_000)]
     limit: Option<i64>,
     /// Another queue, which the key may publish to; by default the one they came
     /// from.
+    #[schema(max_length = 80, pattern = "^[A-Za-z0-9_](\\.?[A-Za-z0-9_-])*\\.?$")]
     to_queue: Option<String>,
-    /// Spread them over time: so many a second.
+    /// Spread them over time: so many a second; 0.001 to 1000.
+    #[schema(minimum = 0.001, maximum = 1000)]
     per_second: Option<f64>,
 }
 
@@ -392,7 +391,7 @@ pub(crate) async fn redrive(
         .map(|id| id.chars().take(100).collect())
         .collect();
     if ids.is_empty() && !not_found.is_empty() {
-        return Err(dead_letter_not_found());
+        return Err(Problem::dead_letter_not_found());
     }
     Ok(reply(
         StatusCode::OK,

@@ -18,9 +18,10 @@ use crate::domain::Seconds;
 #[schema(as = Extend, example = json!({"receipts": ["RECEIPT"], "lease_seconds": 60}))]
 pub(crate) struct ExtendRequest {
     /// 1 to 1000 receipts of this queue.
+    #[schema(min_items = 1, max_items = 1000)]
     receipts: Vec<String>,
     /// How long each lease lasts from now; by default the queue's.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 43_200)]
     lease_seconds: Option<Seconds>,
 }
 

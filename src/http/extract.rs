@@ -96,12 +96,30 @@ impl<S: Send + Sync> FromRequestParts<S> for InMessage {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path([queue, id]) = Path::<[String; 2]>::from_request_parts(parts, state).await?;
-        let queue = QueueName::parse(&queue, "queue")?;
+        let (queue, id) = queue_and_id(parts, state).await?;
         // No other text has ever been an id, so there is no such message.
-        let id = MessageId::parse(&id).ok_or_else(Problem::message_not_found)?;
-        Ok(Self(queue, id))
+        Ok(Self(queue, id.ok_or_else(Problem::message_not_found)?))
     }
+}
+
+/// The dead letter of a queue that a path names.
+pub(crate) struct InDeadLetter(pub(crate) QueueName, pub(crate) MessageId);
+
+impl<S: Send + Sync> FromRequestParts<S> for InDeadLetter {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let (queue, id) = queue_and_id(parts, state).await?;
+        Ok(Self(queue, id.ok_or_else(Problem::dead_letter_not_found)?))
+    }
+}
+
+async fn queue_and_id<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<(QueueName, Option<MessageId>), Problem> {
+    let Path([queue, id]) = Path::<[String; 2]>::from_request_parts(parts, state).await?;
+    Ok((QueueName::parse(&queue, "queue")?, MessageId::parse(&id)))
 }
 
 /// The query parameters; unknown ones are refused by name.

@@ -17,7 +17,9 @@ use super::body::read_body;
 use super::capacity::Capacity;
 use super::extract::{is_json, parse, wrong_content_type};
 use super::problem::Problem;
+use super::shapes;
 use super::told::trace_to_keep;
+use super::whole::whole;
 use crate::domain::{self, Content, Headers, Invalid, Limits, Message, Seconds};
 
 /// One message, or a batch of them.
@@ -31,37 +33,63 @@ pub(crate) struct MessageInput<'a> {
     body: Option<&'a RawValue>,
     /// Instead of `body`: bytes of any kind, in base64.
     #[serde(borrow)]
-    #[schema(value_type = Option<String>)]
+    #[schema(
+        value_type = Option<String>,
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
+    )]
     body_base64: Option<Cow<'a, str>>,
     /// What kind of bytes; with `body_base64` only, by default
     /// application/octet-stream.
+    #[schema(pattern = "^[ -~]{1,256}$")]
     content_type: Option<String>,
     /// At most 64, names and values strings.
     #[serde(default, deserialize_with = "unique_headers")]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
+    #[schema(schema_with = shapes::message_headers)]
     headers: Headers,
     /// Ordering and partition key.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     key: Option<String>,
     /// 0 to 9, 9 is received first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 9)]
     priority: i64,
     /// Not before so many seconds from now; by default the queue's.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 31_536_000)]
     delay_seconds: Option<Seconds>,
     /// Or not before this time.
     deliver_at: Option<DateTime<Utc>>,
     /// How long it may wait once it is ready; by default the queue's.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 31_536_000)]
     ttl_seconds: Option<Seconds>,
     /// A second publish with the same id within the queue's window stores
     /// nothing and answers with the first one's id.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     dedup_id: Option<String>,
     /// For the application; given back as it came.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     correlation_id: Option<String>,
     /// For the application; given back as it came.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     reply_to: Option<String>,
     /// To a topic only: what its subscriptions choose by; words separated by
     /// dots, at most 255 bytes.
+    #[schema(max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     routing_key: Option<String>,
     /// To a topic only: whether the publish is refused if no subscription
     /// matches.

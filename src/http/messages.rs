@@ -179,6 +179,7 @@ pub(crate) struct PeekParams {
     #[param(inline)]
     state: Option<StateName>,
     /// At most so many; 1 to 1000, by default 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -37,6 +37,7 @@ mod queues;
 mod receive;
 mod resource;
 mod settle;
+mod shapes;
 mod storage;
 mod stream;
 mod subscription_config;
@@ -45,6 +46,7 @@ mod told;
 mod topics;
 mod waiting;
 mod webhooks;
+mod whole;
 
 use std::sync::Arc;
 

@@ -18,11 +18,13 @@ use crate::domain::{Failure, Seconds};
 #[schema(as = Nack, example = json!({"receipts": ["RECEIPT"], "delay_seconds": 5, "reason": "shop is closed"}))]
 pub(crate) struct NackRequest {
     /// 1 to 1000 receipts of this queue.
+    #[schema(min_items = 1, max_items = 1000)]
     receipts: Vec<String>,
     /// When it may be received again; by default the queue's backoff says.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 31_536_000)]
     delay_seconds: Option<Seconds>,
     /// What went wrong, at most 1000 characters; kept in the message's history.
+    #[schema(max_length = 1000, pattern = "^[^\\x00]*$")]
     reason: Option<String>,
     /// Make it a dead letter at once.
     #[serde(default)]

@@ -18,7 +18,7 @@ use super::operations::Access;
 use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, dead_letters, extend, health, keys, messages, metrics, nack,
-    publish, publish_topic, purge, queues, receive, storage, stream, subscriptions, topics,
+    publish, publish_topic, purge, queues, receive, shapes, storage, stream, subscriptions, topics,
     uncancelled, webhooks,
 };
 
@@ -167,6 +167,7 @@ pub(super) fn routes(gateway: &Arc<Gateway>) -> OpenApiRouter<SharedGateway> {
 /// schema of problems.
 pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     flatten(&mut document);
+    shapes::complete(&mut document);
     webhooks::describe_push(&mut document);
     if let Some(components) = &mut document.components {
         components.add_security_scheme(KEY_SCHEME, key_scheme());

@@ -76,6 +76,36 @@ pub(crate) fn patched<T: Serialize + DeserializeOwned>(
 ) -> Result<T, Problem> {
     let internal = |_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR);
     let mut document = serde_json::to_value(config).map_err(internal)?;
+    let mut with_nulls = document.clone();
     json_patch::merge(&mut document, patch);
+    merge_nulls(&mut with_nulls, patch);
+    if with_nulls != document {
+        // Taking out what nobody knows changes nothing, and is a mistake all the same.
+        match parse::<T>(&serde_json::to_vec(&with_nulls).map_err(internal)?) {
+            Err(problem) if problem.detail().contains("unknown field") => return Err(problem),
+            _ => {}
+        }
+    }
     parse(&serde_json::to_vec(&document).map_err(internal)?)
+}
+
+/// A merge that keeps the nulls of fields that are not there.
+fn merge_nulls(document: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        document.clone_from(patch);
+        return;
+    };
+    if !document.is_object() {
+        *document = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(document) = document else {
+        return;
+    };
+    for (name, value) in patch {
+        if value.is_null() && document.contains_key(name) {
+            document.remove(name);
+        } else {
+            merge_nulls(document.entry(name).or_insert(Value::Null), value);
+        }
+    }
 }

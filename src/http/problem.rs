@@ -123,6 +123,14 @@ impl Problem {
         )
     }
 
+    pub(crate) fn dead_letter_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "dead-letter-not-found",
+            "The queue has no such dead letter: it was put back or removed, or never there.",
+        )
+    }
+
     pub(crate) fn queue_full(name: &domain::QueueName, max_ready: u64) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::extract::{object, object_or_null};
 use super::problem::Problem;
+use super::whole::{optional_whole, whole};
 use crate::domain::{
     Backoff, DeadLetterSettings, QueueSettings, RateLimit, RetrySettings, Seconds,
 };
@@ -16,21 +17,24 @@ use crate::domain::{
 #[schema(example = json!({"lease_seconds": 30, "max_attempts": 5}))]
 pub(crate) struct QueueConfig {
     /// How long a receive leases a message when it does not say; 0.001 to 43200.
-    #[schema(value_type = f64, default = 30)]
+    #[schema(value_type = f64, default = 30, minimum = 0.001, maximum = 43_200)]
     lease_seconds: Seconds,
     /// Failed attempts after which a message is a dead letter; 1 to 1000.
-    #[schema(default = 5)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(default = 5, minimum = 1, maximum = 1000)]
     max_attempts: u32,
     /// How long a message rests after a nack that does not say.
     #[serde(deserialize_with = "object")]
     backoff: BackoffConfig,
     /// How long a message may wait, from when it is first ready; up to 365 days.
-    #[schema(value_type = f64, default = 345_600)]
+    #[schema(value_type = f64, default = 345_600, minimum = 0.001, maximum = 31_536_000)]
     message_ttl_seconds: Seconds,
     /// Delay of messages that do not say; up to 365 days.
-    #[schema(value_type = f64, default = 0)]
+    #[schema(value_type = f64, default = 0, minimum = 0, maximum = 31_536_000)]
     delay_seconds: Seconds,
     /// Bound on ready messages; null for none.
+    #[serde(deserialize_with = "optional_whole")]
+    #[schema(minimum = 1)]
     max_ready: Option<u64>,
     /// At the bound: `reject` refuses the publish with 429, `drop_oldest` makes
     /// the oldest messages dead letters.
@@ -43,10 +47,11 @@ pub(crate) struct QueueConfig {
     #[serde(deserialize_with = "object_or_null")]
     rate_limit: Option<RateLimitConfig>,
     /// Largest body in bytes; up to 8388608.
-    #[schema(default = 1_048_576)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(default = 1_048_576, minimum = 1, maximum = 8_388_608)]
     max_message_bytes: u32,
     /// How long a `dedup_id` is remembered; up to 7 days.
-    #[schema(value_type = f64, default = 86_400)]
+    #[schema(value_type = f64, default = 86_400, minimum = 0.001, maximum = 604_800)]
     dedup_window_seconds: Seconds,
     /// What happens to messages that are given up.
     #[serde(deserialize_with = "object")]
@@ -77,17 +82,17 @@ pub(crate) struct RateLimitConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BackoffConfig {
-    /// The wait after the first failure.
-    #[schema(value_type = f64, default = 5)]
+    /// The wait after the first failure; at most `max_seconds`.
+    #[schema(value_type = f64, default = 5, minimum = 0, maximum = 31_536_000)]
     initial_seconds: Seconds,
     /// The factor from one wait to the next; 1 to 100.
-    #[schema(default = 2)]
+    #[schema(default = 2, minimum = 1, maximum = 100)]
     multiplier: f64,
     /// The longest wait.
-    #[schema(value_type = f64, default = 3600)]
+    #[schema(value_type = f64, default = 3600, minimum = 0, maximum = 31_536_000)]
     max_seconds: Seconds,
     /// The share of a wait that chance takes off; 0 to 1.
-    #[schema(default = 0.2)]
+    #[schema(default = 0.2, minimum = 0, maximum = 1)]
     jitter: f64,
 }
 
@@ -102,7 +107,7 @@ pub(crate) struct DeadLetterConfig {
     #[schema(default = false)]
     keep_expired: bool,
     /// For how long.
-    #[schema(value_type = f64, default = 1_209_600)]
+    #[schema(value_type = f64, default = 1_209_600, minimum = 0.001, maximum = 31_536_000)]
     retention_seconds: Seconds,
     /// Whether the scheduled retry puts them back.
     #[serde(deserialize_with = "object")]
@@ -114,10 +119,11 @@ pub(crate) struct DeadLetterConfig {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RetryConfig {
     /// How long after its death a message is put back; at least 1.
-    #[schema(value_type = f64, default = 300)]
+    #[schema(value_type = f64, default = 300, minimum = 1, maximum = 31_536_000)]
     every_seconds: Seconds,
     /// How often, for one message; 0 is never.
-    #[schema(default = 0)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(default = 0, maximum = 1000)]
     max_rounds: u32,
 }
 

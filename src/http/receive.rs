@@ -16,6 +16,7 @@ use super::envelope::Waited;
 use super::extract::{InQueue, NoParams, OptionalJson, Query, in_range};
 use super::problem::Problem;
 use super::queue_limits::{described, receive_quota};
+use super::whole::optional_whole;
 use super::{SharedGateway, json_bytes};
 use crate::batch;
 use crate::batch::Wait;
@@ -29,12 +30,14 @@ use crate::store::{Delivery, Envelope, Queue, Receiver};
 #[schema(as = Receive, example = json!({"max_messages": 10, "wait_seconds": 1, "lease_seconds": 30}))]
 pub(crate) struct ReceiveRequest {
     /// 1 to 1000, by default 1.
+    #[serde(default, deserialize_with = "optional_whole")]
+    #[schema(minimum = 1, maximum = 1000)]
     max_messages: Option<i64>,
     /// How long to wait until at least one is there; 0 to 60, by default 0.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 60)]
     wait_seconds: Option<Seconds>,
     /// How long they are this consumer's alone; by default the queue's.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 43_200)]
     lease_seconds: Option<Seconds>,
 }
 

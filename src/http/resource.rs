@@ -53,8 +53,10 @@ pub(crate) const PATCH_TRIES: usize = 10;
 pub(crate) struct ListParams {
     /// Only names that begin so.
     #[param(example = "ord")]
+    #[param(pattern = "^[^\\x00]*$")]
     prefix: Option<String>,
     /// At most so many; 1 to 1000, by default 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

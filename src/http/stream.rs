@@ -84,6 +84,7 @@ pub(crate) struct StreamParams {
     /// Only those published at this time or later.
     since: Option<DateTime<Utc>>,
     /// At most so many; 1 to 1000, by default 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<i64>,
 }
 

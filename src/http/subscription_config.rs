@@ -20,6 +20,7 @@ pub(crate) struct SubscriptionConfig {
     /// A queue that is there, which it feeds. Without, it has a queue of its
     /// own, named `{topic}.{subscription}`, which is made and deleted with it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 80, pattern = "^[A-Za-z0-9_](\\.?[A-Za-z0-9_-])*\\.?$")]
     queue: Option<String>,
     /// Which messages; without, all. Parts that are given are and-ed.
     #[serde(

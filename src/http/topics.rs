@@ -12,6 +12,7 @@ use super::extract::{InTopic, NoParams, OptionalJson, Query};
 use super::precondition;
 use super::problem::Problem;
 use super::resource::{self, ListParams, PATCH_TRIES, not_system, put_status};
+use super::whole::whole;
 use super::{SharedGateway, reply};
 use crate::domain::{QueueName, Seconds, TopicSettings};
 use crate::store::{self, Topic};
@@ -23,13 +24,14 @@ use crate::store::{self, Topic};
 pub(crate) struct TopicConfig {
     /// How long its messages can be read from its stream, counted from the
     /// publish; 0: not at all; up to 365 days.
-    #[schema(value_type = f64, default = 0)]
+    #[schema(value_type = f64, default = 0, minimum = 0, maximum = 31_536_000)]
     retention_seconds: Seconds,
     /// Largest body in bytes; up to 8388608.
-    #[schema(default = 1_048_576)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(default = 1_048_576, minimum = 1, maximum = 8_388_608)]
     max_message_bytes: u32,
     /// How long a `dedup_id` is remembered; up to 7 days.
-    #[schema(value_type = f64, default = 86_400)]
+    #[schema(value_type = f64, default = 86_400, minimum = 0.001, maximum = 604_800)]
     dedup_window_seconds: Seconds,
 }
 

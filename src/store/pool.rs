@@ -453,11 +453,4 @@ impl<'p> Executor<'p> for &'_ Pool {
     {
         Box::pin(on_a_connection!(self, |connection| connection.prepare_with(sql, parameters)))
     }
-
-    fn describe<'e>(self, sql: SqlStr) -> Answer<'e, sqlx::Describe<Postgres>>
-    where
-        'p: 'e,
-    {
-        Box::pin(on_a_connection!(self, |connection| connection.describe(sql)))
-    }
 }

@@ -57,11 +57,14 @@ pub(crate) struct AttemptList {
 #[into_params(parameter_in = Query)]
 pub(crate) struct AttemptParams {
     /// Only those of this message.
+    #[param(pattern = "^msg_[0-7][0-9a-hjkmnp-tv-z]{12}$")]
     message_id: Option<String>,
     /// Only those answered with this status (`500`), or that came to this:
     /// `delivered`, `failed`, `gone`, `waiting`.
+    #[param(pattern = "^([1-9][0-9]{2}|delivered|failed|gone|waiting)$")]
     status: Option<String>,
     /// At most so many; 1 to 1000, by default 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -8,6 +8,8 @@ use utoipa::ToSchema;
 
 use crate::domain::{self, BreakerSettings, Seconds, WebhookSettings};
 use crate::http::extract::object;
+use crate::http::shapes;
+use crate::http::whole::whole;
 
 /// A webhook's settings; every one but the URL has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -16,29 +18,35 @@ use crate::http::extract::object;
 pub(crate) struct WebhookConfig {
     /// Where to push to: http or https, at a public address or one that the
     /// gateway's `--webhook-allow` names.
-    #[schema(example = "http://127.0.0.1:9000/hooks/orders")]
+    #[schema(
+        example = "http://127.0.0.1:9000/hooks/orders",
+        pattern = "^https?://",
+        max_length = 2048
+    )]
     pub(super) url: String,
     /// Headers to send along, at most 32. Not those that describe the push or the
     /// connection: `Host`, `Content-*`, `Webhook-*`, `Postrider-*` and the like.
     #[serde(default)]
+    #[schema(schema_with = shapes::webhook_headers)]
     headers: BTreeMap<String, String>,
     /// How long a push may take in all, answer included; 0.1 to 300.
     #[serde(default = "timeout")]
-    #[schema(value_type = f64, default = 15)]
+    #[schema(value_type = f64, default = 15, minimum = 0.1, maximum = 300)]
     timeout_seconds: Seconds,
     /// Pushes on their way at a time, over all gateways; 1 to 1000.
-    #[serde(default = "max_in_flight")]
-    #[schema(default = 10)]
+    #[serde(default = "max_in_flight", deserialize_with = "whole")]
+    #[schema(default = 10, minimum = 1, maximum = 1000)]
     max_in_flight: u32,
     /// Pushes a second, over all gateways, 0.01 to 100000; null for no bound.
     #[serde(default)]
+    #[schema(minimum = 0.01, maximum = 100_000)]
     rate_limit_per_second: Option<f64>,
     /// When to stop pushing for a while.
     #[serde(default, deserialize_with = "object")]
     circuit_breaker: BreakerConfig,
     /// After so long of nothing but failures it is disabled; 60 s to 365 days.
     #[serde(default = "disable_after")]
-    #[schema(value_type = f64, default = 432_000)]
+    #[schema(value_type = f64, default = 432_000, minimum = 60, maximum = 31_536_000)]
     disable_after_seconds: Seconds,
 }
 
@@ -48,16 +56,18 @@ pub(crate) struct WebhookConfig {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BreakerConfig {
     /// The share of failures at which it opens; 0.01 to 1.
-    #[schema(default = 0.5)]
+    #[schema(default = 0.5, minimum = 0.01, maximum = 1)]
     failure_rate: f64,
     /// How many of the last calls are looked at; 1 to 1000.
-    #[schema(default = 20)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(default = 20, minimum = 1, maximum = 1000)]
     window: u32,
     /// With fewer calls in the window it stays closed; 1 to `window`.
-    #[schema(default = 10)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(default = 10, minimum = 1, maximum = 1000)]
     min_calls: u32,
     /// How long it stays open, before one probe; 0.1 to 86400.
-    #[schema(value_type = f64, default = 30)]
+    #[schema(value_type = f64, default = 30, minimum = 0.1, maximum = 86_400)]
     open_seconds: Seconds,
 }
 

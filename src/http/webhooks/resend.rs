@@ -18,6 +18,7 @@ use crate::store::Resent;
 #[schema(as = Resend, example = json!({"message_ids": ["msg_000000000001a"]}))]
 pub(crate) struct ResendRequest {
     /// 1 to 1000.
+    #[schema(min_items = 1, max_items = 1000)]
     message_ids: Vec<String>,
 }
 

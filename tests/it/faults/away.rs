@@ -1,50 +1,23 @@
 //! Postgres out of reach, and back.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::json;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::support::{App, Database, Gateway, config, eventually};
-
-/// Passes connections on to Postgres; aborted, it cuts them all.
-fn proxy(listener: Arc<TcpListener>, to: SocketAddr) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((mut client, _)) = listener.accept().await {
-            connections.spawn(async move {
-                let mut server = TcpStream::connect(to).await.unwrap();
-                // Either side may go away.
-                let _ = copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
-    tasks
-}
+use crate::support::{App, Database, Gateway, Link, config, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_is_away_calls_are_503_and_work_again_when_it_is_back() {
     let database = Database::migrated().await;
-    let url: reqwest::Url = database.url().parse().unwrap();
-    let postgres: SocketAddr = format!("127.0.0.1:{}", url.port().unwrap())
-        .parse()
-        .unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let running = proxy(Arc::new(listener), postgres);
-    let mut through = url.clone();
-    through.set_port(Some(address.port())).unwrap();
-    let gateway = Gateway::start(&config(through.as_str())).await;
+    let mut link = Link::to(&database).await;
+    let gateway = Gateway::start(&config(link.url())).await;
     gateway.queue("work", json!({})).await;
     gateway.publish("work", json!({"body": 1})).await;
 
-    drop(running);
+    link.cut();
     eventually("it is noticed", async || {
         gateway.get("/readyz").await.status == 503
     })
@@ -65,8 +38,7 @@ async fn while_postgres_is_away_calls_are_503_and_work_again_when_it_is_back() {
             .expect_problem(503, "database-unavailable");
     }
 
-    let listener = TcpListener::bind(address).await.unwrap();
-    let _running = proxy(Arc::new(listener), postgres);
+    link.mend().await;
     eventually("it is ready", async || {
         gateway.get("/readyz").await.status == 200
     })

@@ -1,10 +1,7 @@
 //! The interface, endpoint by endpoint.
 
 mod ack;
-mod bad_fields;
-mod bad_http;
-mod bad_input;
-mod bad_state;
+mod bad;
 mod counts;
 mod dead_letters;
 mod extend;
@@ -24,12 +21,10 @@ mod queues;
 mod rate_limits;
 mod receive;
 mod redrive;
-mod refusal;
 mod schema;
 mod server;
 mod storage;
 mod stream;
 mod subscriptions;
-mod topic_refusals;
 mod topics;
 mod webhooks;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use postrider::config::Server;
 use tokio::io::AsyncWriteExt as _;
 
-use super::super::bad_http::{connect, exchange, problem, read_to_end, status};
+use super::super::bad::http::{connect, exchange, problem, read_to_end, status};
 use super::start;
 use crate::support::eventually;
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::super::bad_http::{connect, read_to_end, status};
+use super::super::bad::http::{connect, read_to_end, status};
 use super::{http2_client, read_answer, start};
 use crate::support::{Gateway, certificate, eventually, https_client};
 

@@ -3,7 +3,7 @@
 use postrider::config::Server;
 use reqwest::Method;
 
-use super::super::bad_http::{exchange, exchange_lossy, problem, status};
+use super::super::bad::http::{exchange, exchange_lossy, problem, status};
 use super::{http2_client, start};
 use crate::support::{Answer, App};
 

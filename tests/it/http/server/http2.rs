@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
-use super::super::bad_http::{connect, exchange, status};
+use super::super::bad::http::{connect, exchange, status};
 use super::{http2_client, start};
 use crate::support::eventually;
 

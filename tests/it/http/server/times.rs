@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::super::bad_http::{connect, read_to_end, status};
+use super::super::bad::http::{connect, read_to_end, status};
 use super::{read_answer, short_times, start};
 
 const SECOND: Duration = Duration::from_secs(1);

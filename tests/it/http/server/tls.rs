@@ -8,7 +8,7 @@ use postrider::config::Server;
 use reqwest::Version;
 use serde_json::json;
 
-use super::super::bad_http::{connect, exchange, read_to_end};
+use super::super::bad::http::{connect, exchange, read_to_end};
 use super::short_times;
 use crate::support::{Database, Gateway, certificate, config, https_client};
 

@@ -1,0 +1,74 @@
+"""What there is to find: queues, topics, messages in every state.
+
+The same names are in schemathesis.toml, which sends most requests to them.
+"""
+
+import json
+import urllib.error
+import urllib.request
+
+QUEUES = ("orders", "jobs", "shop.audit")
+TOPIC = "shop"
+
+
+class Client:
+    """Calls that have to work."""
+
+    def __init__(self, url, key=None):
+        self.url = url
+        self.key = key
+
+    def call(self, method, path, body=None, gone=False):
+        """The answer; with `gone` it may be that there is nothing there."""
+        headers = {"content-type": "application/json"}
+        if self.key:
+            headers["authorization"] = f"Bearer {self.key}"
+        request = urllib.request.Request(
+            self.url + path,
+            method=method,
+            headers=headers,
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            if gone and error.code == 404:
+                return None
+            raise SystemExit(f"{method} {path}: {error.code} {error.read().decode()}")
+        return json.loads(text) if text else None
+
+    def make_all(self, hooks_url):
+        self.call("PUT", f"/v1/topics/{TOPIC}", {"retention_seconds": 86400})
+        for queue in QUEUES[:2]:
+            self.make_queue(queue)
+        self.make_subscription()
+        self.call("PUT", "/v1/queues/orders/webhook", {"url": hooks_url})
+        self.call("POST", "/v1/queues/orders/webhook/test", {})
+        self.call("POST", "/v1/queues/orders/webhook/pause")
+        self.publish_topic()
+
+    def make_queue(self, queue):
+        """With messages that are ready, delayed, leased and dead."""
+        path = f"/v1/queues/{queue}"
+        self.call("PUT", path, {})
+        bodies = [{"body": n, "headers": {"shop": "eu"}} for n in range(20)]
+        self.call("POST", f"{path}/messages", {"messages": bodies})
+        self.call("POST", f"{path}/messages", {"body": "later", "delay_seconds": 3600})
+        leased = self.call(
+            "POST", f"{path}/receive", {"max_messages": 10, "lease_seconds": 3600}
+        )
+        receipts = [message["receipt"] for message in leased["messages"]]
+        self.call(
+            "POST",
+            f"{path}/nack",
+            {"receipts": receipts[:5], "dead_letter": True, "reason": "bad"},
+        )
+
+    def make_subscription(self):
+        path = f"/v1/topics/{TOPIC}/subscriptions/audit"
+        self.call("PUT", path, {"filter": {"routing_key": "orders.#"}})
+
+    def publish_topic(self):
+        bodies = [{"body": n, "routing_key": "orders.paid"} for n in range(5)]
+        self.call("POST", f"/v1/topics/{TOPIC}/messages", {"messages": bodies})

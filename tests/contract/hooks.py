@@ -1,0 +1,196 @@
+"""Keeps the fuzzing short and its targets alive, and says what JSON Schema cannot.
+
+A request that fits the document has to be taken (`positive_data_acceptance`). Some
+rules of the API have no words in JSON Schema: sizes in bytes, one number beside
+another, times seen from now. `within_the_rules` makes valid requests fit those too;
+each line of it is a sentence in the document's descriptions.
+"""
+
+import datetime
+import os
+
+import schemathesis
+import fixtures
+
+client = fixtures.Client(os.environ["FUZZ_URL"], os.environ.get("FUZZ_KEY"))
+hooks_url = os.environ["FUZZ_HOOKS_URL"]
+
+# Seconds: a receiver that waits longer finds nothing more.
+LONGEST_WAIT = 0.02
+
+# Cursors are opaque, so a document cannot describe them; these are good ones.
+NAME_CURSOR = "bmE"
+READY_CURSOR = "cgAAAAAAAAAAAAAAAAAAAAE"
+TIME_CURSOR = "dAAGAAAAAAAAAAAAAAAAAAE"
+STREAM_CURSOR = "cwAAAAAAAAAAAAAAAAAAAAE"
+
+
+def in_phase(case, name):
+    return case.meta is not None and case.meta.phase.name.value == name
+
+
+def is_valid(case):
+    return case.meta is None or case.meta.generation.mode.is_positive
+
+
+@schemathesis.hook
+def before_call(ctx, case, kwargs):
+    if is_valid(case):
+        within_the_rules(case)
+    body = case.body
+    if not isinstance(body, dict):
+        return
+    # Up to a minute is fine, and there is no time for it.
+    wait = body.get("wait_seconds")
+    if isinstance(wait, (int, float)) and LONGEST_WAIT < wait <= 60:
+        body["wait_seconds"] = LONGEST_WAIT
+    # Nobody else's server is pushed to.
+    for holder in (body, body.get("webhook")):
+        if isinstance(holder, dict) and str(holder.get("url")).startswith("http"):
+            holder["url"] = hooks_url
+
+
+def within_the_rules(case):
+    query = case.query or {}
+    if "cursor" in query:
+        query["cursor"] = cursor_of(case)
+    if "after" in query:
+        query["after"] = STREAM_CURSOR
+    body = case.body
+    if isinstance(body, dict):
+        if "receipts" in body:
+            body["receipts"] = real(body["receipts"], case.path_parameters["queue"])
+        if body.get("dead_letter"):
+            # At once, so not later.
+            body.pop("delay_seconds", None)
+        if case.path.endswith("/subscriptions/{subscription}") and case.method == "PATCH":
+            # Whether it has a queue of its own stays as it is.
+            body.pop("queue", None)
+        for message in [body, *(body.get("messages") or [])]:
+            if isinstance(message, dict):
+                rules_of_messages(message)
+                if in_phase(case, "stateful") and case.operation.definition.raw[
+                    "operationId"
+                ] in ("publish", "publish_topic"):
+                    to_be_found_again(message)
+        rules_of_settings(body)
+
+
+def cursor_of(case):
+    if not case.path.endswith(("/messages", "/dead-letters", "/attempts")):
+        return NAME_CURSOR
+    if case.path.endswith("/messages") and (case.query or {}).get("state", "ready") == "ready":
+        return READY_CURSOR
+    return TIME_CURSOR
+
+
+def real(receipts, queue):
+    """Receipts are opaque, too; these are of messages that are leased now."""
+    if not isinstance(receipts, list) or any(len(str(r)) == 50 for r in receipts):
+        return receipts
+    path = f"/v1/queues/{queue}"
+    if client.call("GET", path, gone=True) is None:
+        return receipts
+    client.call("PUT", path, {})
+    client.call("POST", f"{path}/messages", {"body": 1, "priority": 9})
+    leased = client.call(
+        "POST", f"{path}/receive", {"max_messages": 3, "lease_seconds": 600}
+    )
+    return [message["receipt"] for message in leased["messages"]] or receipts
+
+
+def rules_of_messages(message):
+    # None may match; whether one does is not the document's to say.
+    if message.get("mandatory"):
+        message["mandatory"] = False
+    # Sizes are in bytes.
+    for name in ("key", "dedup_id", "correlation_id", "reply_to", "routing_key"):
+        if isinstance(message.get(name), str):
+            message[name] = shortened(message[name], 255)
+    headers = message.get("headers")
+    if isinstance(headers, dict):
+        for name, value in headers.items():
+            if isinstance(value, str):
+                headers[name] = shortened(value, 4096)
+    # One or the other.
+    if message.get("delay_seconds") is not None:
+        message.pop("deliver_at", None)
+    # At most a year ahead.
+    if message.get("deliver_at") is not None:
+        soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+        message["deliver_at"] = soon.isoformat()
+
+
+def to_be_found_again(message):
+    """It is asked for later, so it must not be a duplicate of one that is gone,
+    expire, or be taken by a webhook."""
+    if "body" in message or "body_base64" in message:
+        for name in ("dedup_id", "ttl_seconds", "deliver_at"):
+            message.pop(name, None)
+        message["delay_seconds"] = 3600
+
+
+def rules_of_settings(body):
+    backoff = body.get("backoff")
+    if isinstance(backoff, dict):
+        in_order(backoff, "initial_seconds", "max_seconds", 0)
+    for webhook in (body, body.get("webhook")):
+        if not isinstance(webhook, dict):
+            continue
+        breaker = webhook.get("circuit_breaker")
+        if isinstance(breaker, dict):
+            in_order(breaker, "min_calls", "window", 1)
+        if "url" in webhook and isinstance(webhook.get("headers"), dict):
+            # Names are the same in any case of letters.
+            webhook["headers"] = {k.lower(): v for k, v in webhook["headers"].items()}
+    # A queue that is there, or one of its own that may have a webhook.
+    if isinstance(body.get("webhook"), dict):
+        body.pop("queue", None)
+    filter = body.get("filter")
+    if isinstance(filter, dict):
+        if not filter.get("headers"):
+            filter.pop("match", None)
+        if isinstance(filter.get("routing_key"), str):
+            filter["routing_key"] = shortened(filter["routing_key"], 255)
+        rules_of_policies(filter.get("body"))
+
+
+def rules_of_policies(part):
+    """Ranges have numbers in them."""
+    if isinstance(part, list):
+        for one in part:
+            rules_of_policies(one)
+    elif isinstance(part, dict):
+        numeric = part.get("numeric")
+        if isinstance(numeric, list) and len(numeric) == 4:
+            low = min(numeric[1], numeric[3])
+            numeric[1] = low - max(1, abs(low) / 2)
+        for one in part.values():
+            rules_of_policies(one)
+
+
+def in_order(settings, low, high, least):
+    """What is left out has a default that the other one may not fit."""
+    a, b = settings.get(low), settings.get(high)
+    if a is not None or b is not None:
+        numbers = sorted(n for n in (a, b, least) if n is not None)
+        settings[low], settings[high] = numbers[0] or least, max(numbers[-1], least)
+
+
+def shortened(text, size):
+    return text.encode("utf-8", "surrogatepass")[:size].decode("utf-8", "ignore") or "x"
+
+
+@schemathesis.hook
+def after_call(ctx, case, response):
+    # Sequences of calls count on what they delete being gone.
+    if case.method != "DELETE" or response.status_code != 204 or in_phase(case, "stateful"):
+        return
+    names = case.path_parameters
+    if case.path == "/v1/queues/{queue}" and names["queue"] in fixtures.QUEUES[:2]:
+        client.make_queue(names["queue"])
+    elif names.get("topic") == fixtures.TOPIC:
+        client.call("PUT", f"/v1/topics/{fixtures.TOPIC}", {"retention_seconds": 86400})
+        client.call("DELETE", f"/v1/queues/{fixtures.QUEUES[2]}?force=true", gone=True)
+        client.make_subscription()
+        client.publish_topic()

@@ -1,0 +1,15 @@
+//! Bad input and its answer, line by line: every line is sent twice, once with
+//! Postgres up and once with it down ([`table`]). Up, the answer is the refusal
+//! that stands beside it; down, it is the same where nobody has to be asked, else
+//! 503 with `Retry-After`. It is never 500, nothing hangs, nothing is stored.
+
+mod fields;
+pub(super) mod http;
+mod json;
+mod receipts;
+mod state;
+mod table;
+mod topics;
+mod webhook_urls;
+
+const MESSAGES: &str = "/v1/queues/orders/messages";
