@@ -62,7 +62,37 @@ impl std::fmt::Display for QueueName {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_follows_the_rule_is_a_name_and_stays_as_it_is(
+            first in "[A-Za-z0-9_]", words in prop::collection::vec("[A-Za-z0-9_-]{1,8}", 0..8),
+        ) {
+            let name = [vec![first], words].concat().join(".");
+            let parsed = QueueName::parse(&name, "queue").expect("a name");
+            prop_assert_eq!(parsed.as_str(), name);
+        }
+
+        #[test]
+        fn one_character_of_another_kind_is_enough_to_refuse(
+            before in "[a-z]{1,20}", other in "[^A-Za-z0-9_.-]", after in "[a-z]{0,20}",
+        ) {
+            let name = format!("{before}{other}{after}");
+            prop_assert!(QueueName::parse(&name, "queue").is_err(), "{}", name);
+        }
+
+        #[test]
+        fn a_name_needs_no_escaping_anywhere(name in "\\PC{1,90}") {
+            if let Ok(parsed) = QueueName::parse(&name, "queue") {
+                prop_assert!(parsed.as_str().len() <= 80);
+                prop_assert!(!parsed.as_str().contains(['/', '%', '"', '\\', '*', ' ']));
+                prop_assert!(!parsed.as_str().contains(".."));
+            }
+        }
+    }
 
     #[test]
     fn names_follow_the_pattern() {

@@ -128,6 +128,33 @@ mod tests {
         }
 
         #[test]
+        fn one_flipped_bit_is_malformed(
+            queue_id: i64, message_id: i64, token: i64, attempt: u32, bit in 0..LENGTH * 8,
+        ) {
+            let key = ReceiptKey::new(b"secret");
+            let receipt = key.seal(&Lease { queue_id, message_id, token, attempt });
+            let mut bytes = URL_SAFE_NO_PAD.decode(receipt).expect("base64");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let flipped = URL_SAFE_NO_PAD.encode(bytes);
+            prop_assert_eq!(key.open(&flipped), Err(Error::ReceiptMalformed));
+        }
+
+        #[test]
+        fn a_receipt_has_one_spelling(message_id: i64, more in "[A-Za-z0-9_=-]{1,4}", cut in 1usize..50) {
+            let key = ReceiptKey::new(b"secret");
+            let receipt = key.seal(&Lease { queue_id: 1, message_id, token: 5, attempt: 1 });
+            for other in [
+                format!("{receipt}{more}"),
+                format!("{more}{receipt}"),
+                receipt[..cut].to_owned(),
+                receipt[cut..].to_owned(),
+                receipt.replace('-', "+").replace('_', "/") + "=",
+            ] {
+                prop_assert_eq!(key.open(&other), Err(Error::ReceiptMalformed), "{}", other);
+            }
+        }
+
+        #[test]
         fn garbage_is_malformed(text in "\\PC*") {
             let key = ReceiptKey::new(b"secret");
             prop_assert_eq!(key.open(&text), Err(Error::ReceiptMalformed));

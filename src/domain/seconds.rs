@@ -89,7 +89,34 @@ impl<'de> Deserialize<'de> for Seconds {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn seconds_survive_the_round_trip(millis in -31_536_000_000_i64..=31_536_000_000) {
+            let seconds = Seconds::from_millis(millis);
+            let json = serde_json::to_string(&seconds).expect("serializes");
+            prop_assert_eq!(serde_json::from_str::<Seconds>(&json).expect("a number"), seconds);
+        }
+
+        #[test]
+        fn any_number_is_near_to_what_it_says_or_refused(number: f64) {
+            if let Some(seconds) = Seconds::from_f64(number) {
+                let millis = std::time::Duration::from_millis(seconds.as_millis().unsigned_abs());
+                prop_assert!((millis.as_secs_f64() - number.abs()).abs() <= 0.000_6, "{}", number);
+                prop_assert_eq!(seconds.as_millis() < 0, number < -0.000_5, "{}", number);
+            } else {
+                prop_assert!(!(number.abs() <= 3e10), "{}", number);
+            }
+        }
+
+        #[test]
+        fn whatever_stands_there_it_is_a_number_or_refused(text in ".{0,30}") {
+            let _ = serde_json::from_str::<Seconds>(&text);
+        }
+    }
 
     #[test]
     fn whole_seconds_stay_integers_in_json() {

@@ -315,7 +315,8 @@ pub(crate) struct Redriven {
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/dead-letters/redrive", tag = "Dead letters",
     params(("queue" = String, Path, description = "Its name", example = "orders")),
-    request_body = RedriveRequest,
+    request_body(content = RedriveRequest,
+        example = json!({"filter": {"reason": "max-attempts"}, "limit": 1000})),
     responses(
         (status = 200, description = "What was put back", body = Redriven),
         (status = 404, description = "`queue-not-found`, `dead-letter-not-found`"),

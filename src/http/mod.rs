@@ -14,6 +14,8 @@ mod dead_letters;
 mod envelope;
 mod extend;
 mod extract;
+#[cfg(test)]
+mod extract_tests;
 mod head_limits;
 mod health;
 mod keys;

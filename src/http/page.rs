@@ -161,5 +161,39 @@ mod tests {
                 prop_assert_eq!(write_cursor(c), text);
             }
         }
+
+        #[test]
+        fn bytes_that_look_like_a_cursor_are_one_or_refused(
+            kind in prop::sample::select(b"rtsnx".to_vec()),
+            rest in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let text = URL_SAFE_NO_PAD.encode([vec![kind], rest].concat());
+            if let Ok(c) = cursor(&text) {
+                prop_assert_eq!(write_cursor(c), text.clone());
+            }
+            if let Ok(name) = name_cursor(&text) {
+                prop_assert!(!name.contains('\0'));
+                prop_assert_eq!(write_name_cursor(&name), text);
+            }
+        }
+
+        #[test]
+        fn a_link_leads_to_the_same_list_with_another_cursor(
+            query in "([a-z]{1,5}=[a-z0-9%+]{0,6}&?){0,4}", next in "[A-Za-z0-9_-]{1,20}",
+        ) {
+            let uri: Uri = format!("/v1/queues?{query}").parse().expect("a URI");
+            let headers = link(&uri, Some(&next));
+            let value = headers[header::LINK].to_str().expect("text");
+            let target = value.strip_prefix('<').and_then(|v| v.strip_suffix(">; rel=\"next\""));
+            let target: Uri = target.expect("a link").parse().expect("a URI");
+            let pairs = |uri: &Uri| -> Vec<(String, String)> {
+                let query = uri.query().unwrap_or_default().as_bytes();
+                url::form_urlencoded::parse(query).into_owned().collect()
+            };
+            let mut expected = pairs(&uri);
+            expected.retain(|(name, _)| name != "cursor");
+            expected.push(("cursor".to_owned(), next));
+            prop_assert_eq!(pairs(&target), expected);
+        }
     }
 }

@@ -138,6 +138,18 @@ mod tests {
         }
 
         #[test]
+        fn any_text_is_a_pattern_or_refused_by_its_length_or_a_control_character(
+            text in "\\PC{0,200}", control in "[\\x00-\\x1f\\x7f]",
+        ) {
+            let parsed = Pattern::parse(&text);
+            prop_assert_eq!(parsed.is_ok(), text.len() <= 255);
+            if let Ok(pattern) = parsed {
+                prop_assert_eq!(pattern.as_str(), text.as_str());
+            }
+            prop_assert!(Pattern::parse(&("a".to_owned() + &control)).is_err());
+        }
+
+        #[test]
         fn steps_are_at_most_words_times_words(
             pattern in prop::collection::vec(prop::sample::select(vec!["a", "*", "#"]), 0..60),
             key in prop::collection::vec(prop::sample::select(vec!["a", "b"]), 0..120),

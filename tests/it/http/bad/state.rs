@@ -130,11 +130,8 @@ fn no_ids() -> Vec<Row> {
         ] {
             for method in ["GET", "DELETE"] {
                 let row = send(method, format!("/v1/queues/orders/{folder}/{id}"));
-                rows.push(if is_id {
-                    row.refused(404, code).needs_postgres()
-                } else {
-                    row.refused(404, "message-not-found")
-                });
+                let row = row.refused(404, code);
+                rows.push(if is_id { row.needs_postgres() } else { row });
             }
         }
     }

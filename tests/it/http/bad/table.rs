@@ -455,8 +455,9 @@ pub(super) async fn check(rows: impl FnOnce(&There) -> Vec<Row>) {
 }
 
 async fn run(gateway: &Arc<Gateway>, rows: &[Row], is_up: bool) {
-    // Each takes some seconds while Postgres is away, doing nothing.
-    let turns = Arc::new(Semaphore::new(256));
+    // Up, not more than there is room for; down, each takes some seconds and does
+    // nothing.
+    let turns = Arc::new(Semaphore::new(if is_up { 16 } else { 256 }));
     let mut running = JoinSet::new();
     for row in rows.iter().cloned() {
         let (gateway, turns) = (Arc::clone(gateway), Arc::clone(&turns));
