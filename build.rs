@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .ok_or_else(|| format!("{name}: call it <number>_<what>.sql"))?;
         let number: i64 = number.parse()?;
         let what = what.replace('_', " ");
+        let path = path.to_str().ok_or("the folder's path is not UTF-8")?;
         writeln!(list, "    ({number}, {what:?}, include_str!({path:?})),")?;
     }
     list += "]\n";

@@ -10,6 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::extract::{InKey, Json, NoParams, OptionalJson, Query};
 use super::page;
 use super::problem::Problem;
+use super::shapes;
+use super::whole::optional_whole;
 use super::{SharedGateway, reply};
 use crate::domain::{NewKey, Scope, Scopes, Seconds};
 use crate::store::{ApiKey, KeyRate, NewApiKey, RevokedKey};
@@ -29,13 +31,19 @@ const OVERLAP: Seconds = Seconds::new(86_400);
 #[schema(as = KeyRequest, example = json!({"name": "billing", "scopes": ["publish:orders.*", "consume:billing"]}))]
 pub(crate) struct KeyRequest {
     /// What you call it; 1 to 200 characters.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     name: String,
     /// What it may do, 1 to 100: `publish:`, `consume:` or `manage:` and a name or
     /// the beginning of names and a `*` (`publish:orders.*`); `monitor`; `admin`.
+    #[schema(schema_with = shapes::scopes)]
     scopes: Vec<String>,
     /// How long it is good; 1 to 315360000 (ten years). Left out: until it is
     /// revoked.
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 1, maximum = 315_360_000)]
     expires_in_seconds: Option<Seconds>,
     /// How often it may be used, at each gateway by itself. Left out: no limit.
     rate_limit: Option<KeyRateLimit>,
@@ -46,10 +54,11 @@ pub(crate) struct KeyRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRateLimit {
     /// Requests a second, over time; 0.001 to 1000000.
-    #[schema(example = 100)]
+    #[schema(example = 100, minimum = 0.001, maximum = 1_000_000)]
     requests_per_second: f64,
     /// Requests that may come at once; by default what a second allows.
-    #[schema(value_type = Option<u32>)]
+    #[serde(default, deserialize_with = "optional_whole")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     burst: Option<u32>,
 }
 
@@ -220,6 +229,7 @@ pub(crate) async fn create_key(
 #[into_params(parameter_in = Query)]
 pub(crate) struct KeyListParams {
     /// At most so many; 1 to 1000, by default 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
@@ -323,7 +333,7 @@ pub(crate) async fn delete_key(
 pub(crate) struct RotateRequest {
     /// How long the old key is good along; 0 to 2592000 (thirty days), by default
     /// 86400 (a day).
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 2_592_000)]
     overlap_seconds: Option<Seconds>,
 }
 

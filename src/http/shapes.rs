@@ -65,6 +65,22 @@ pub(super) fn webhook_headers() -> Object {
     }))
 }
 
+/// What an API key may do.
+pub(super) fn scopes() -> Array {
+    const SCOPE: &str =
+        r"^((publish|consume|manage):([A-Za-z0-9_](\.?[A-Za-z0-9_-])*\.?\*?|\*)|monitor|admin)$";
+    let scopes = schema(json!({
+        "type": "array", "minItems": 1, "maxItems": 100,
+        "items": {"type": "string", "pattern": SCOPE, "maxLength": 87},
+        "description": "What it may do, 1 to 100: `publish:`, `consume:` or `manage:` and a name \
+            or the beginning of names and a `*` (`publish:orders.*`); `monitor`; `admin`.",
+    }));
+    match scopes {
+        RefOr::T(Schema::Array(scopes)) => scopes,
+        _ => Array::default(),
+    }
+}
+
 /// Completes the document.
 pub(super) fn complete(document: &mut OpenApi) {
     if let Some(components) = &mut document.components {

@@ -15,7 +15,7 @@ impl<T: TryFrom<i64>> Whole<T> {
     }
 }
 
-impl<'de, T: TryFrom<i64>> Visitor<'de> for Whole<T> {
+impl<T: TryFrom<i64>> Visitor<'_> for Whole<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

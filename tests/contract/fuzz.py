@@ -48,6 +48,8 @@ class Gateway:
         self.key = None
         self.process = subprocess.Popen(
             [program, "serve", "--listen", "127.0.0.1:0", "--data-dir", folder]
+            # Bad keys are part of it.
+            + ["--failed-logins-per-minute", "1000000000"]
             + ["--webhook-allow", "127.0.0.0/8", *more],
             env={k: v for k, v in os.environ.items() if not k.startswith("POSTRIDER_")},
             stdin=subprocess.DEVNULL,
@@ -117,6 +119,7 @@ def run_schemathesis(gateway, arguments, hooks_url):
     environment = dict(
         os.environ,
         PYTHONPATH=str(HERE),
+        PYTHONDONTWRITEBYTECODE="1",
         FUZZ_URL=gateway.url,
         FUZZ_HOOKS_URL=hooks_url,
         NO_COLOR="1",

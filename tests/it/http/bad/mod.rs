@@ -3,6 +3,7 @@
 //! that stands beside it; down, it is the same where nobody has to be asked, else
 //! 503 with `Retry-After`. It is never 500, nothing hangs, nothing is stored.
 
+mod access;
 mod fields;
 pub(super) mod http;
 mod json;

@@ -459,8 +459,9 @@ async fn run(gateway: &Arc<Gateway>, rows: &[Row], is_up: bool) {
     // nothing.
     let turns = Arc::new(Semaphore::new(if is_up { 16 } else { 256 }));
     let mut running = JoinSet::new();
-    for row in rows.iter().cloned() {
+    for row in rows {
         let (gateway, turns) = (Arc::clone(gateway), Arc::clone(&turns));
+        let row = row.clone();
         running.spawn(async move {
             let _turn = turns.acquire().await.unwrap();
             // The longest that anything may take is a body: 30 s.

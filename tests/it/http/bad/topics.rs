@@ -10,8 +10,11 @@ const TEXT: &str = "text/plain";
 /// No content type.
 const NONE: &str = "";
 
+/// A content type and a body.
+type Body = (&'static str, &'static [u8]);
+
 /// Method, path and body; status and code.
-const CASES: &[(&str, &str, (&str, &[u8]), u16, &str)] = &[
+const CASES: &[(&str, &str, Body, u16, &str)] = &[
     ("PUT", "/v1/topics/a%20b", (NONE, b""), 422, "invalid"),
     ("PUT", "/v1/topics/a..b", (NONE, b""), 422, "invalid"),
     ("PUT", "/v1/topics/system.mine", (NONE, b""), 422, "invalid"),
