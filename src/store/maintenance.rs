@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sqlx::Row as _;
 
-use super::{CONNECT, Error, Store, pool, statements, watch};
+use super::{CONNECT, Error, Store, connect, statements, watch};
 use crate::metrics::DEAD_ROW_TABLES;
 
 statements! {
@@ -97,7 +97,7 @@ impl Store {
     pub async fn vacuum_hot_tables(&self) -> Result<bool, Error> {
         // Session-level, on a connection of its own that is closed afterwards:
         // VACUUM cannot run in a transaction.
-        let connecting = pool::connect(self.pool.options());
+        let connecting = connect::connect(self.pool.options());
         let (mut connection, _) = watch::in_time(CONNECT, connecting).await?;
         let row = sqlx::query("SELECT pg_try_advisory_lock(hashtext('postrider vacuum'))")
             .fetch_one(&mut connection)

@@ -49,6 +49,7 @@
 mod backlog;
 mod browse;
 mod claim;
+mod connect;
 mod counts;
 mod dead_letters;
 mod delete_queue;

@@ -24,12 +24,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres};
-use sqlx::{Connection as _, Either, Execute, Executor, Row as _, SqlStr};
+use sqlx::{Connection as _, Either, Execute, Executor, SqlStr};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::ConnectOptions;
+use super::connect::{connect, is_worth_waiting};
 use super::error::{Connection, Kind, judge};
-use super::{ConnectOptions, SESSION};
 use crate::metrics::Histogram;
 
 /// How long a statement waits for its connection. A server that restarts within
@@ -263,29 +264,6 @@ impl std::fmt::Debug for Pool {
             .field("all", &all)
             .field("most", &self.0.most)
             .finish_non_exhaustive()
-    }
-}
-
-/// A connection with the session's settings, and the server's process.
-pub(super) async fn connect(options: &ConnectOptions) -> Result<(PgConnection, i32), sqlx::Error> {
-    let mut raw = PgConnection::connect_with(options).await?;
-    let row = sqlx::raw_sql(SESSION).fetch_one(&mut raw).await?;
-    let pid = row.try_get(0)?;
-    Ok((raw, pid))
-}
-
-/// Whether the server may let us in a moment later.
-fn is_worth_waiting(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(database) => {
-            // It is starting or stopping; too many clients.
-            matches!(
-                database.code().as_deref(),
-                Some("57P01" | "57P02" | "57P03" | "53300")
-            )
-        }
-        _ => false,
     }
 }
 

@@ -19,7 +19,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use tokio::sync::Mutex;
 
-use super::pool::{self, Pool, Stuck};
+use super::connect;
+use super::pool::{Pool, Stuck};
 use super::{Error, Store};
 
 /// A statement that takes longer is asked after.
@@ -138,7 +139,7 @@ impl Store {
         // Not the probe's connection: whoever asks for readiness would wait for
         // this, which may take longer.
         let asking = async {
-            let (mut connection, _) = pool::connect(self.pool.options()).await?;
+            let (mut connection, _) = connect::connect(self.pool.options()).await?;
             let row = running.fetch_one(&mut connection).await?;
             // Closed or not, the answer is there.
             let _ = connection.close().await;
@@ -182,7 +183,7 @@ impl Store {
             };
             let mut connection = match rested {
                 Some(connection) => connection,
-                None => pool::connect(self.pool.options()).await?.0,
+                None => connect::connect(self.pool.options()).await?.0,
             };
             let row = query.fetch_one(&mut connection).await?;
             if !renew(&row)? {

@@ -23,7 +23,8 @@ acked AS (
     DELETE FROM postrider.parked
     USING found
     WHERE parked.ctid = found.tid AND parked.token = found.token
-    RETURNING parked.queue_id, parked.message_id, parked.token
+    RETURNING
+        parked.queue_id, parked.message_id, parked.token, now() - parked.leased_at AS held
 ),
 sums AS MATERIALIZED (
     SELECT queue_id, count(*) AS rows FROM acked GROUP BY queue_id ORDER BY queue_id
@@ -41,4 +42,4 @@ counted AS (
     FROM sums, locked
     WHERE c.queue_id = locked.queue_id AND sums.queue_id = locked.queue_id
 )
-SELECT queue_id, message_id, token FROM acked
+SELECT queue_id, message_id, token, held FROM acked

@@ -74,7 +74,13 @@ fn peak(process: &Process) -> u64 {
 async fn bombs_take_no_more_than_the_limit_on_bodies() {
     const BOMBS: u64 = 12;
     let database = Database::migrated().await;
-    let process = Process::start(&["--database-url", &database.url()]);
+    let process = Process::start(&[
+        "--database-url",
+        &database.url(),
+        // Enough for all of them.
+        "--body-memory-mib",
+        "1024",
+    ]);
     let queue = format!("{}/v1/queues/work", process.url);
     let made = http_client().put(&queue).send().await.unwrap();
     assert_eq!(made.status(), 201);
