@@ -4,7 +4,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::MESSAGES;
-use super::table::{Row, check, post};
+use super::check::check;
+use super::table::{Row, post};
 use crate::support::App;
 
 /// So many headers.

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::super::counts::expect_counts;
-use super::table::{Row, check, raw, raw_cut_off, send};
+use super::check::check;
+use super::table::{Row, raw, raw_cut_off, send};
 use crate::support::{App, Gateway};
 
 /// What a path takes: method that it does not, path, methods that it does.

@@ -3,7 +3,8 @@
 use reqwest::{Method, StatusCode};
 
 use super::MESSAGES;
-use super::table::{Row, check, post, send};
+use super::check::check;
+use super::table::{Row, post, send};
 use crate::support::{Answer, App};
 
 /// Every operation that takes JSON, with something that it would accept.

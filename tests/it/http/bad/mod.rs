@@ -1,9 +1,10 @@
 //! Bad input and its answer, line by line: every line is sent twice, once with
-//! Postgres up and once with it down ([`table`]). Up, the answer is the refusal
+//! Postgres up and once with it down ([`check`]). Up, the answer is the refusal
 //! that stands beside it; down, it is the same where nobody has to be asked, else
 //! 503 with `Retry-After`. It is never 500, nothing hangs, nothing is stored.
 
 mod access;
+mod check;
 mod fields;
 pub(super) mod http;
 mod json;

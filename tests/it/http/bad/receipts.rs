@@ -5,7 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::table::{Row, There, check, post};
+use super::check::{There, check};
+use super::table::{Row, post};
 use crate::support::App;
 
 fn settle(verb: &str, queue: &str, receipt: &str) -> Row {

@@ -1,6 +1,7 @@
 //! What is not there, and names that nothing can have.
 
-use super::table::{Row, check, post, send};
+use super::check::check;
+use super::table::{Row, post, send};
 
 /// Every call on something in a queue: method, path below it, body.
 const CALLS: [(&str, &str, &str); 27] = [

@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use super::table::{Row, check, post, send};
+use super::check::check;
+use super::table::{Row, post, send};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::table::{Row, check, send};
+use super::check::check;
+use super::table::{Row, send};
 
 /// Loopback, private, link-local, shared, multicast, reserved, metadata.
 const ADDRESSES: [&str; 26] = [
