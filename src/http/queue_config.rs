@@ -42,6 +42,8 @@ pub(crate) struct QueueConfig {
     /// Bound on messages leased at a time, over all gateways and to webhooks too;
     /// 1 to 1000000, null for none. At the bound a receive finds nothing, and one
     /// that waits goes on waiting until a lease ends.
+    #[serde(deserialize_with = "optional_whole")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     max_in_flight: Option<u32>,
     /// How fast clients may publish and receive; null for no limit.
     #[serde(deserialize_with = "object_or_null")]
@@ -68,12 +70,16 @@ pub(crate) struct QueueConfig {
 pub(crate) struct RateLimitConfig {
     /// Messages published in a second (a batch of n counts n); 0.01 to 1000000,
     /// null for no limit.
+    #[schema(minimum = 0.01, maximum = 1_000_000)]
     publish_per_second: Option<f64>,
     /// Receive calls in a second, whatever they bring and however long they wait;
     /// 0.01 to 1000000, null for no limit.
+    #[schema(minimum = 0.01, maximum = 1_000_000)]
     receive_per_second: Option<f64>,
     /// How many at once after a rest; 1 to 1000000, by default what comes in a
     /// second. A batch larger than this is refused (422 `batch-over-burst`).
+    #[serde(default, deserialize_with = "optional_whole")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     burst: Option<u32>,
 }
 

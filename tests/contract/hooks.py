@@ -71,9 +71,10 @@ def within_the_rules(case):
         if body.get("dead_letter"):
             # At once, so not later.
             body.pop("delay_seconds", None)
-        if case.path.endswith("/subscriptions/{subscription}") and case.method == "PATCH":
+        if case.path.endswith("/subscriptions/{subscription}"):
             # Whether it has a queue of its own stays as it is.
-            body.pop("queue", None)
+            if case.method == "PATCH" or case.path_parameters["subscription"] == "audit":
+                body.pop("queue", None)
         for message in [body, *(body.get("messages") or [])]:
             if isinstance(message, dict):
                 rules_of_messages(message)
@@ -153,6 +154,9 @@ def rules_of_settings(body):
     backoff = body.get("backoff")
     if isinstance(backoff, dict):
         in_order(backoff, "initial_seconds", "max_seconds", 0)
+    if isinstance(body.get("rate_limit"), dict):
+        # The batches of other requests are no larger.
+        body["rate_limit"]["burst"] = max(body["rate_limit"].get("burst") or 0, 1000)
     for webhook in (body, body.get("webhook")):
         if not isinstance(webhook, dict):
             continue

@@ -264,9 +264,42 @@ fn cut_off() -> Vec<Row> {
     rows
 }
 
+/// Heads that are too long, or never end.
+fn heads() -> Vec<Row> {
+    let livez = |headers: String| {
+        raw(format!(
+            "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
+        ))
+    };
+    let far = |path: String| send("GET", path).refused(414, "uri-too-long");
+    vec![
+        livez("X: y\r\n".repeat(63)).refused(431, "headers-too-large"),
+        livez(format!("X: {}\r\n", "x".repeat(16 * 1024))).refused(431, "headers-too-large"),
+        // So much that the server does not read on, and its answer may be lost.
+        livez("X: y\r\n".repeat(1000)).rejected(&[431, 0]),
+        livez(format!("X: {}\r\n", "x".repeat(1 << 20))).rejected(&[431, 0]),
+        far(format!("/{}", "x".repeat(8 * 1024))),
+        far(format!("/livez?{}", "x".repeat(8 * 1024))),
+        raw(format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000))).rejected(&[414, 0]),
+        raw("").rejected(&[0]),
+        raw("GET /livez HTTP/1.1\r\nHost: x\r\nX").rejected(&[0, 408]),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_http_is_refused() {
-    check(|_| [unknown(), queries(), two_meanings(), announced(), cut_off()].concat()).await;
+    check(|_| {
+        [
+            heads(),
+            unknown(),
+            queries(),
+            two_meanings(),
+            announced(),
+            cut_off(),
+        ]
+        .concat()
+    })
+    .await;
 }
 
 pub(in crate::http) async fn connect(gateway: &Gateway) -> TcpStream {
