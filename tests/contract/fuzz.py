@@ -132,7 +132,9 @@ def run_schemathesis(gateway, arguments, hooks_url):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Fuzzes the contract.")
+    parser = argparse.ArgumentParser(
+        description="Fuzzes the contract. What follows -- is for `st run`."
+    )
     parser.add_argument("program", help="the gateway's program")
     parser.add_argument(
         "--seed", type=int, default=1, help="another seed, other requests (1)"
@@ -143,10 +145,11 @@ def main():
         help="with an API key, or on a gateway that asks for none",
     )
     parser.add_argument("--endless", action="store_true", help="without a time limit")
-    parser.add_argument(
-        "rest", nargs="*", help="after --: more options of `st run`"
-    )
-    arguments = parser.parse_args()
+    own, rest = sys.argv[1:], []
+    if "--" in own:
+        own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
+    arguments = parser.parse_args(own)
+    arguments.rest = rest
 
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hooks)
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
