@@ -5,26 +5,56 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::Bench;
 use crate::gateway::Gateway;
 use crate::http::post;
 use crate::load::as_f64;
 use crate::machine::memory_mib;
+use crate::report::{Line, Target};
+
+impl Bench {
+    pub(super) async fn idle(&mut self) -> anyhow::Result<()> {
+        let what = "10,000 waiting receivers, idle: busy cores of the gateway";
+        if !self.wants(what) {
+            return Ok(());
+        }
+        let gateway = Gateway::start().await?;
+        let idle = measure(&gateway, self.scale.receivers, self.scale.latency).await?;
+        gateway.stop().await?;
+        self.add(
+            Line::number(what, idle.gateway_cpu, "").with(Target::at_most(
+                "a core, Postgres too",
+                idle.gateway_cpu + idle.postgres_cpu,
+                0.03,
+            )),
+        );
+        self.add(
+            Line::number(
+                "the same: statements",
+                idle.statements_per_second,
+                " statements/s",
+            )
+            .with(Target::at_most("", idle.statements_per_second, 5.0)),
+        );
+        self.add(
+            Line::number("the same: the gateway's memory", idle.memory_mib, " MiB")
+                .with(Target::at_most("", idle.memory_mib, 150.0)),
+        );
+        Ok(())
+    }
+}
 
 /// What a gateway takes while receivers wait at it.
-pub(crate) struct Idle {
+struct Idle {
     /// Cores.
-    pub(crate) gateway_cpu: f64,
-    pub(crate) postgres_cpu: f64,
-    pub(crate) statements_per_second: f64,
-    pub(crate) memory_mib: f64,
+    gateway_cpu: f64,
+    postgres_cpu: f64,
+    statements_per_second: f64,
+    memory_mib: f64,
 }
 
 /// Lets so many receivers wait at ten empty queues, and looks on.
-pub(crate) async fn measure(
-    gateway: &Gateway,
-    receivers: usize,
-    measured: Duration,
-) -> anyhow::Result<Idle> {
+async fn measure(gateway: &Gateway, receivers: usize, measured: Duration) -> anyhow::Result<Idle> {
     raise_open_files();
     for queue in 0..10 {
         gateway.new_queue(&format!("idle-{queue}")).await?;

@@ -7,21 +7,52 @@ use anyhow::ensure;
 use hdrhistogram::Histogram;
 use tokio::task::LocalSet;
 
+use crate::Bench;
 use crate::clients::{Received, ack_request};
 use crate::gateway::Gateway;
 use crate::http::{Connection, post};
 use crate::load::as_f64;
+use crate::report::{Line, Target};
 
 /// Consumers that wait for messages.
 const CONSUMERS: usize = 16;
 /// Connections that publish, in turn.
 const PUBLISHERS: u32 = 16;
 
+impl Bench {
+    pub(super) async fn latency(&mut self) -> anyhow::Result<()> {
+        for (rate, what) in [
+            (500, "publish to receive at 500/s"),
+            (2000, "publish to receive at 2,000/s"),
+        ] {
+            if !self.wants(what) {
+                continue;
+            }
+            let gateway = Gateway::start().await?;
+            let latency = measure(&gateway, rate, self.scale.warm_up, self.scale.latency).await?;
+            gateway.stop().await?;
+            let (p50, p99) = (
+                latency.p50.as_secs_f64() * 1e3,
+                latency.p99.as_secs_f64() * 1e3,
+            );
+            let mut line = Line::number(what, latency.received, " received/s");
+            (line.p50_ms, line.p99_ms) = (Some(p50), Some(p99));
+            if rate == 500 {
+                line = line
+                    .with(Target::at_most("ms, p50", p50, 1.5))
+                    .with(Target::at_most("ms, p99", p99, 8.0));
+            }
+            self.add(line);
+        }
+        Ok(())
+    }
+}
+
 /// How long messages took.
-pub(crate) struct Latency {
-    pub(crate) p50: Duration,
-    pub(crate) p99: Duration,
-    pub(crate) received: f64,
+struct Latency {
+    p50: Duration,
+    p99: Duration,
+    received: f64,
 }
 
 struct Run {
@@ -34,7 +65,7 @@ struct Run {
 /// Publishes `rate` messages a second to waiting consumers. A message's clock
 /// starts when it was due to be sent, not when its connection was free, so that
 /// a stall counts for everything that it held up.
-pub(crate) async fn measure(
+async fn measure(
     gateway: &Gateway,
     rate: u32,
     warm_up: Duration,

@@ -14,26 +14,74 @@ use crate::gateway::Gateway;
 use crate::http::Connection;
 use crate::load::as_f64;
 use crate::machine::{Cpu, memory_mib};
+use crate::report::{Line, Target};
+use crate::{Bench, lines};
 
 /// Messages a request: the database is what is short, not the processor.
-pub(crate) const BATCH: u32 = 100;
+const BATCH: u32 = 100;
 
 /// Connections, at most; each request in hand needs one.
 const CONNECTIONS: usize = 3000;
 
+impl Bench {
+    pub(super) async fn overload(&mut self) -> anyhow::Result<()> {
+        let what = "overload: batches of 100 at three times the rate of 64 connections";
+        if !self.wants(what) {
+            return Ok(());
+        }
+        let gateway = Gateway::start().await?;
+        let capacity = lines::publish(&gateway, &self.scale, 64, BATCH as usize).await?;
+        let offered = 3.0 * capacity.per_second;
+        let time = self.scale.line * 5 / 3;
+        let load = measure(&gateway, lines::QUEUE, offered, time).await?;
+        gateway.stop().await?;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let (accepted, refused) = (ms(load.accepted_p99), ms(load.refused_p99));
+        let mut line = Line::number(what, load.accepted, "/s accepted")
+            .with_cores(load.cpu)
+            .with(Target::at_least(
+                "that rate offered",
+                load.offered / capacity.per_second,
+                2.9,
+            ))
+            .with(Target::at_least(
+                "that rate",
+                load.accepted / capacity.per_second,
+                0.7,
+            ))
+            .with(Target::at_most("ms, p99", accepted, 1000.0));
+        (line.p50_ms, line.p99_ms) = (Some(ms(load.accepted_p50)), Some(accepted));
+        self.add(line);
+        let mut line = Line::number("the same: refused", load.refused, "/s")
+            .with(Target::at_most("ms, p99", refused, 100.0));
+        line.p99_ms = Some(refused);
+        self.add(line);
+        let memory = load.memory_mib;
+        self.add(
+            Line::number(
+                "the same: the gateway's memory at its highest",
+                memory,
+                " MiB",
+            )
+            .with(Target::at_most("", memory, 300.0)),
+        );
+        Ok(())
+    }
+}
+
 /// What came of it.
-pub(crate) struct Overload {
+struct Overload {
     /// Messages a second, of those that were offered and of those stored.
-    pub(crate) offered: f64,
-    pub(crate) accepted: f64,
+    offered: f64,
+    accepted: f64,
     /// Of requests, from when they were due.
-    pub(crate) accepted_p50: Duration,
-    pub(crate) accepted_p99: Duration,
-    pub(crate) refused: f64,
-    pub(crate) refused_p99: Duration,
+    accepted_p50: Duration,
+    accepted_p99: Duration,
+    refused: f64,
+    refused_p99: Duration,
     /// The gateway's, at its highest.
-    pub(crate) memory_mib: f64,
-    pub(crate) cpu: Cpu,
+    memory_mib: f64,
+    cpu: Cpu,
 }
 
 struct Run {
@@ -45,7 +93,7 @@ struct Run {
 }
 
 /// Publishes so many messages a second to `queue` for a time.
-pub(crate) async fn measure(
+async fn measure(
     gateway: &Gateway,
     queue: &str,
     per_second: f64,

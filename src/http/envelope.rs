@@ -89,6 +89,9 @@ impl Interface {
 /// What the router answers with.
 type Routed = <CatchPanic<Router, OnPanic> as Service<Request<Body>>>::Future;
 
+/// What a call is until it is answered.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl<B> Service<Request<B>> for Interface
 where
     B: HttpBody<Data = bytes::Bytes> + Send + 'static,
@@ -96,7 +99,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // A router always is.
@@ -107,44 +110,26 @@ where
         let request_id = request_id(&request);
         let found = OPERATIONS.find(request.method(), request.uri().path());
         let operation = found.map(|found| found.operation.id);
-        let mut told = Told::of(&self.gateway.log, &request, operation);
-        let counted = self
-            .requests
-            .begin(found.map(|found| found.operation.index));
+        let mut open = Open {
+            request_id,
+            told: Told::of(&self.gateway.log, &request, operation),
+            counted: Some(
+                self.requests
+                    .begin(found.map(|found| found.operation.index)),
+            ),
+            standing: None,
+        };
         if let Err(problem) = head_limits::check_head(&request) {
-            let response = finish(
-                problem.into_response(),
-                request_id,
-                told,
-                None,
-                Some(counted),
-            );
-            return Box::pin(ready(Ok(response)));
+            return open.refused(problem);
         }
         let Some(in_hand) = self.gateway.capacity.take(request.uri().path()) else {
-            let response = finish(
-                overloaded().into_response(),
-                request_id,
-                told,
-                None,
-                Some(counted),
-            );
-            return Box::pin(ready(Ok(response)));
+            return open.refused(overloaded());
         };
         // The hot paths have no use for the caller.
         let asks = found.is_none_or(|found| !found.operation.is_hot());
         let granted = match self.gateway.gate.admit(&request, found, self.peer) {
             Admission::Granted(granted) => granted,
-            Admission::Refused(problem) => {
-                let response = finish(
-                    problem.into_response(),
-                    request_id,
-                    told,
-                    None,
-                    Some(counted),
-                );
-                return Box::pin(ready(Ok(response)));
-            }
+            Admission::Refused(problem) => return open.refused(problem),
             Admission::Unread(id) => {
                 let mut this = self.clone();
                 return Box::pin(async move {
@@ -158,37 +143,31 @@ where
                         }
                         Err(error) => Err(error.into()),
                     };
-                    let (response, standing) = match admitted {
+                    let response = match admitted {
                         Ok(Granted { known, standing }) => {
-                            told.is_by(&known);
+                            open.told.is_by(&known);
+                            open.standing = standing;
                             let answer = this.route(request, Some(known));
-                            (told.scope(answer).await?.map(Body::new), standing)
+                            open.told.scope(answer).await?.map(Body::new)
                         }
-                        Err(problem) => (problem.into_response(), None),
+                        Err(problem) => problem.into_response(),
                     };
-                    let standing = standing.as_deref();
-                    Ok(finish(response, request_id, told, standing, Some(counted)))
+                    Ok(open.answered(response))
                 });
             }
         };
-        let (caller, standing) = granted.map_or((None, None), |granted| {
-            told.is_by(&granted.known);
-            (asks.then_some(granted.known), granted.standing)
+        let caller = granted.and_then(|granted| {
+            open.told.is_by(&granted.known);
+            open.standing = granted.standing;
+            asks.then_some(granted.known)
         });
         // Not in an async block: that would have room for the answer's future
         // twice.
         let answer = self.route(request, caller);
-        let span = told.span.clone();
+        let span = open.told.span.clone();
         let finish = move |response: Response<_>| {
             let _in_hand = in_hand;
-            let response = response.map(Body::new);
-            finish(
-                response,
-                request_id,
-                told,
-                standing.as_deref(),
-                Some(counted),
-            )
+            open.answered(response.map(Body::new))
         };
         match span {
             None => Box::pin(answer.map_ok(finish)),
@@ -199,39 +178,56 @@ where
 
 /// The answer to a request that is not looked at further, nor told of.
 pub(super) fn refuse<B>(request: &Request<B>, response: Response<Body>) -> Response<Body> {
-    finish(response, request_id(request), Told::nothing(), None, None)
+    let open = Open {
+        request_id: request_id(request),
+        told: Told::nothing(),
+        counted: None,
+        standing: None,
+    };
+    open.answered(response)
 }
 
-/// Writes the problem, the log's line and the id, and counts.
-fn finish(
-    mut response: Response<Body>,
+/// A request that is not answered yet, as far as its answer has to know it.
+struct Open {
     request_id: HeaderValue,
     told: Told,
-    standing: Option<&(Quota, Standing)>,
     counted: Option<InHand>,
-) -> Response<Body> {
-    let problem = response.extensions_mut().remove::<Problem>().or_else(|| {
-        let is_error = response.status().is_client_error() || response.status().is_server_error();
-        is_error.then(|| Problem::of_status(response.status()))
-    });
-    if let Some(problem) = &problem {
-        response = problem.render(request_id.to_str().unwrap_or_default(), response);
+    /// What is left of its key's rate limit.
+    standing: Option<Box<(Quota, Standing)>>,
+}
+
+impl Open {
+    /// Refuses it without a wait.
+    fn refused(self, problem: Problem) -> Answering {
+        Box::pin(ready(Ok(self.answered(problem.into_response()))))
     }
-    let id = request_id.to_str().unwrap_or_default();
-    told.end(&response, problem.as_ref(), id);
-    if let Some((quota, standing)) = standing {
-        quota.describe(*standing, response.headers_mut());
+
+    /// Writes the problem, the log's line and the id, and counts.
+    fn answered(self, mut response: Response<Body>) -> Response<Body> {
+        let problem = response.extensions_mut().remove::<Problem>().or_else(|| {
+            let status = response.status();
+            let is_error = status.is_client_error() || status.is_server_error();
+            is_error.then(|| Problem::of_status(status))
+        });
+        let id = self.request_id.to_str().unwrap_or_default();
+        if let Some(problem) = &problem {
+            response = problem.render(id, response);
+        }
+        self.told.end(&response, problem.as_ref(), id);
+        if let Some((quota, standing)) = self.standing.as_deref() {
+            quota.describe(*standing, response.headers_mut());
+        }
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, self.request_id);
+        // Bodies hold what others have sent.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(counted) = self.counted {
+            let waited = response.extensions_mut().remove::<Waited>();
+            let waited = waited.map_or(Duration::ZERO, |Waited(waited)| waited);
+            counted.answered(response.status().as_u16(), waited);
+        }
+        response
     }
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, request_id);
-    // Bodies hold what others have sent.
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Some(counted) = counted {
-        let waited = response.extensions_mut().remove::<Waited>();
-        let waited = waited.map_or(Duration::ZERO, |Waited(waited)| waited);
-        counted.answered(response.status().as_u16(), waited);
-    }
-    response
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -4,18 +4,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::Database;
+use crate::support::{Database, program};
 
 /// The program, without settings from the environment.
 fn postrider(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    let mut command = program();
     command.args(args);
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("POSTRIDER_") || name.starts_with("PG") {
-            command.env_remove(&*name);
-        }
-    }
     command
 }
 

@@ -13,6 +13,7 @@ use sqlx::Connection as _;
 use super::support::{
     Folder, NAMELESS, ORDINARY, PROGRAM, connect, id_of, program, skip, within_reach,
 };
+use crate::support::SERVE;
 
 #[tokio::test]
 async fn a_path_too_long_for_a_socket_gets_a_short_socket_folder() -> Result<()> {
@@ -83,14 +84,8 @@ async fn a_machine_without_postgres_is_told_what_to_type() -> Result<()> {
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", hide, "sh"])
         .arg(program())
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--auth",
-            "off",
-            "--data-dir",
-        ])
+        .args(SERVE)
+        .arg("--data-dir")
         .arg(&folder.path)
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -16,6 +16,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::support::SERVE;
+
 /// Longer than anything here takes on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -219,14 +221,8 @@ impl Folder {
             command.uid(user).gid(user);
         }
         command
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--auth",
-                "off",
-                "--data-dir",
-            ])
+            .args(SERVE)
+            .arg("--data-dir")
             .arg(&self.path)
             .current_dir(&self.path)
             .stdin(Stdio::null())

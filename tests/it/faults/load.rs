@@ -75,6 +75,15 @@ impl Load {
         }
     }
 
+    /// Every publish was stored, or refused for the time being.
+    pub(super) async fn assert_stored_or_refused(&self) {
+        let statuses = self.statuses.lock().await;
+        assert!(
+            statuses.keys().all(|status| matches!(status, 201 | 503)),
+            "{statuses:?}"
+        );
+    }
+
     /// Receives everything and holds it against what was published: nothing
     /// that was acknowledged is lost, nothing comes that was never sent, and
     /// nothing comes twice.

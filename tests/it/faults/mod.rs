@@ -5,7 +5,6 @@ mod disk;
 mod hangups;
 mod load;
 mod network;
-mod process;
 mod pushes;
 mod races;
 mod readonly;

@@ -81,11 +81,7 @@ impl Troubled {
     /// that and 503.
     async fn end(self) {
         self.load.end(self.clients).await;
-        let statuses = self.load.statuses.lock().await.clone();
-        assert!(
-            statuses.keys().all(|status| matches!(status, 201 | 503)),
-            "{statuses:?}"
-        );
+        self.load.assert_stored_or_refused().await;
         self.load.check(&self.gateway.url("")).await;
         self.gateway.assert_conserved(&self.database, "work").await;
     }

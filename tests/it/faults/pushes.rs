@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::process::Process;
-use crate::support::{Database, Received, Receiver, Reply, eventually, http_client};
+use crate::support::{Database, Process, Received, Receiver, Reply, eventually, http_client};
 
 const MESSAGES: usize = 400;
 const MOST: usize = 8;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use super::process::Process;
-use crate::support::{Database, certificate, eventually, http_client, https_client};
+use crate::support::{Database, Process, certificate, eventually, http_client, https_client};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hang_up_reads_the_certificate_anew() {

@@ -351,7 +351,7 @@ async fn trouble(running: &Running, database: &Database) {
 
 /// What no client library sends.
 async fn raw(running: &Running) {
-    let address = running.url.strip_prefix("http://").unwrap();
+    let address = running.process.url.strip_prefix("http://").unwrap();
     for request in [
         format!("GET /v1/queues HTTP/1.1\r\nAuthorization: {CANARY}\r\nbad header\r\n\r\n"),
         format!("GET /v1/queues HTTP/1.1\r\nhost: x\r\nx-a: {CANARY}\u{0}\r\n\r\n"),
@@ -394,7 +394,7 @@ async fn no_canary_is_told(format: &str) {
         "--auth",
         "required",
     ];
-    let mut running = Running::start(&url, &args, &variables).await;
+    let mut running = Running::start(&url, &args, &variables);
     let mut forbidden = Forbidden::new();
     keys(&mut running, admin_key(&url), &mut forbidden).await;
     messages(&running, &mut forbidden).await;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::super::bad::http::{connect, read_to_end, status};
 use super::{http2_client, read_answer, start};
-use crate::support::{Gateway, certificate, eventually, https_client};
+use crate::support::{Database, Gateway, certificate, eventually, https_client};
 
 fn publish(body: &str) -> String {
     let message = format!("{{\"body\": \"{body}\"}}");
@@ -39,16 +39,9 @@ async fn publish_until_gone(address: std::net::SocketAddr, client: usize) -> usi
     stored
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_request_is_lost_while_the_gateway_ends() {
-    const CLIENTS: usize = 16;
-    let (database, gateway) = start(Server::default()).await;
-    gateway.queue("work", json!({})).await;
-    let address = gateway.app.address();
-    let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        clients.spawn(publish_until_gone(address, client));
-    }
+/// Ends the gateway while these clients publish: what they count as stored is
+/// what is there.
+async fn assert_nothing_lost(database: &Database, gateway: Gateway, clients: JoinSet<usize>) {
     eventually("all publish", async || {
         gateway.counts("work").await["ready"].as_u64().unwrap() > 100
     })
@@ -60,6 +53,19 @@ async fn no_request_is_lost_while_the_gateway_ends() {
         .await
         .unwrap();
     assert_eq!(usize::try_from(there).unwrap(), stored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_lost_while_the_gateway_ends() {
+    const CLIENTS: usize = 16;
+    let (database, gateway) = start(Server::default()).await;
+    gateway.queue("work", json!({})).await;
+    let address = gateway.app.address();
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        clients.spawn(publish_until_gone(address, client));
+    }
+    assert_nothing_lost(&database, gateway, clients).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,17 +92,7 @@ async fn no_request_over_http_2_is_lost_while_the_gateway_ends() {
             }
         });
     }
-    eventually("all publish", async || {
-        gateway.counts("work").await["ready"].as_u64().unwrap() > 100
-    })
-    .await;
-    gateway.app.shut_down().await.unwrap();
-    let stored: usize = clients.join_all().await.into_iter().sum();
-    let (there,): (i64,) = sqlx::query_as("SELECT count(*) FROM postrider.messages")
-        .fetch_one(&mut database.connect().await)
-        .await
-        .unwrap();
-    assert_eq!(usize::try_from(there).unwrap(), stored);
+    assert_nothing_lost(&database, gateway, clients).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

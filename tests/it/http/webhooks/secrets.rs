@@ -1,16 +1,12 @@
 //! A secret is shown once, and is nowhere to be found after that.
 
-use std::io::Read as _;
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{HOOK, app_with_webhook};
-use crate::support::{App, Database, config, http_client};
+use crate::support::{App, Database, Process, config, http_client};
 
 /// A secret in the spellings it could leak in.
 fn spellings(secret: &Value) -> Vec<String> {
@@ -98,44 +94,17 @@ async fn two_webhooks_have_two_secrets_and_one_sealed_opens_for_no_other() {
 async fn the_log_has_no_secret_however_much_it_says() {
     let database = Database::migrated().await;
     let key = config(&database.url()).secret_key_file.unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--auth",
-            "off",
-            "--log",
-            "trace",
-        ])
-        .args(["--database-url", &database.url()])
-        .args(["--webhook-allow", "127.0.0.0/8", "--secret-key-file"])
-        .arg(&key)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stderr = child.stderr.take().unwrap();
-    let (addresses, address) = tokio::sync::oneshot::channel();
-    let log = std::thread::spawn(move || {
-        let (mut log, mut addresses) = (Vec::new(), Some(addresses));
-        let mut chunk = [0; 4096];
-        while let Ok(n @ 1..) = stderr.read(&mut chunk) {
-            log.extend(&chunk[..n]);
-            let text = String::from_utf8_lossy(&log);
-            if let Some((_, rest)) = text.split_once("listening on ")
-                && let Some((url, _)) = rest.split_once('\n')
-                && let Some(addresses) = addresses.take()
-            {
-                let _ = addresses.send(url.trim().to_owned());
-            }
-        }
-        String::from_utf8_lossy(&log).into_owned()
-    });
-    let url = tokio::time::timeout(Duration::from_mins(1), address)
-        .await
-        .unwrap()
-        .unwrap();
+    let process = Process::start(&[
+        "--log",
+        "trace",
+        "--database-url",
+        &database.url(),
+        "--webhook-allow",
+        "127.0.0.0/8",
+        "--secret-key-file",
+        key.to_str().unwrap(),
+    ]);
+    let url = &process.url;
     let client = http_client();
     let call = async |method: Method, path: &str, body: Value| -> Value {
         let request = client
@@ -151,13 +120,7 @@ async fn the_log_has_no_secret_however_much_it_says() {
     let rotated = call(Method::POST, &format!("{HOOK}/rotate-secret"), json!({})).await;
     call(Method::POST, &format!("{HOOK}/test"), json!({})).await;
 
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&child),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
-    child.wait().unwrap();
-    let log = log.join().unwrap();
+    let log = process.stop();
     assert!(log.contains("webhook created"), "{log}");
     assert_hidden("the log", &log, &[&made["secret"], &rotated["secret"]]);
     let key = std::fs::read_to_string(key).unwrap();
