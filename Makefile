@@ -70,4 +70,4 @@ check-openapi:
 	  || { echo 'openapi/openapi.json is not what the code says: `make openapi` rewrites it' >&2; exit 1; }
 
 check-metrics: setup ## have promtool check what /metrics answers after traffic of every kind
-	PROMTOOL=$$(scripts/promtool) cargo test --locked --test it -- metrics::promtool
+	PROMTOOL=$$(scripts/promtool) && export PROMTOOL && cargo test --locked --test it -- metrics::promtool

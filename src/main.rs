@@ -77,11 +77,11 @@ fn raise_open_files() {
 
 async fn serve_traced(config: &Config) -> anyhow::Result<()> {
     let exporter = spans::start();
-    serve(config).await?;
+    let served = serve(config).await;
     if let Some(exporter) = exporter {
         exporter.shut_down(LAST_SPANS).await;
     }
-    Ok(())
+    served
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {

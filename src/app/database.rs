@@ -128,9 +128,7 @@ impl Database {
                         tracing::warn!("{}; waiting for it: {error}", self.description);
                     }
                     if let Some(address) = address.filter(|_| attempt == 0) {
-                        tracing::info!(
-                            "until then only /livez is 200; listening on http://{address}"
-                        );
+                        tracing::info!("listening on {address}, to say that it waits");
                     }
                     attempt += 1;
                     tokio::time::sleep(Duration::from_millis(500)).await;

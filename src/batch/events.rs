@@ -31,13 +31,9 @@ impl Events {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Notes what happened to a queue.
-    pub fn add(&self, queue_id: i64, event: Event) {
-        self.add_about(Some(queue_id), event);
-    }
-
     /// Notes what happened to a queue, or to what all have in common.
-    pub fn add_about(&self, queue_id: Option<i64>, event: Event) {
+    pub fn add(&self, queue_id: impl Into<Option<i64>>, event: Event) {
+        let queue_id = queue_id.into();
         let mut pending = self.lock();
         if pending.len() >= QUEUES && !pending.contains_key(&queue_id) {
             return;

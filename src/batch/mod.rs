@@ -103,6 +103,8 @@ struct Pending<I, O> {
 #[derive(Debug)]
 struct Request<I, O> {
     item: I,
+    rows: usize,
+    bytes: usize,
     since: Instant,
     asking: Option<Box<Asking>>,
     reply: oneshot::Sender<Result<O, Error>>,
@@ -161,17 +163,19 @@ where
     pub async fn call(&self, item: I) -> Result<O, Error> {
         let (reply, answer) = oneshot::channel();
         let asking = Asking::current();
+        let (rows, bytes) = (item.rows(), item.bytes());
         {
             let mut pending = self.shared.lock();
-            let bytes = item.bytes();
             let now = Instant::now();
             if pending.is_full(bytes, now, &self.shared.bounds) {
                 return Err(Error::Overloaded);
             }
             pending.bytes += bytes;
-            pending.rows += item.rows();
+            pending.rows += rows;
             pending.requests.push_back(Request {
                 item,
+                rows,
+                bytes,
                 since: now,
                 asking,
                 reply,
@@ -202,23 +206,23 @@ impl<I: Weigh, O> Shared<I, O> {
         let (mut rows, mut bytes) = (0, 0);
         let mut count = 0;
         for request in &pending.requests {
-            let (more_rows, more_bytes) = (request.item.rows(), request.item.bytes());
             if count > 0
-                && (rows + more_rows > self.bounds.rows || bytes + more_bytes > self.bounds.bytes)
+                && (rows + request.rows > self.bounds.rows
+                    || bytes + request.bytes > self.bounds.bytes)
             {
                 break;
             }
-            rows += more_rows;
-            bytes += more_bytes;
+            rows += request.rows;
+            bytes += request.bytes;
             count += 1;
         }
         let taken: Vec<_> = pending.requests.drain(..count).collect();
+        let since = Instant::now();
         if let Some(waits) = self.waits.get() {
-            waits.record_time(taken[0].since.elapsed());
+            waits.record_time(since - taken[0].since);
         }
         pending.rows -= rows;
         pending.bytes -= bytes;
-        let since = Instant::now();
         pending.running.push(since);
         if pending.may_start(&self.bounds) {
             // What is left is another writer's.
@@ -235,10 +239,11 @@ impl<I: Weigh, O> Shared<I, O> {
 impl<I, O> Pending<I, O> {
     /// Whether a request of so many bytes is one too many.
     fn is_full(&self, bytes: usize, now: Instant, bounds: &Bounds) -> bool {
+        // Where nothing waits it may come: one that is larger than the bound is not
+        // refused for ever.
         let Some(oldest) = self.requests.front() else {
             return false;
         };
-        // A request larger than the bound is not refused for ever.
         let ahead = Ahead {
             rows: self.rows,
             bytes: self.bytes,
@@ -248,8 +253,7 @@ impl<I, O> Pending<I, O> {
                 .first()
                 .map_or(Duration::ZERO, |since| now - *since),
         };
-        (self.bytes > 0 && self.bytes + bytes > bounds.waiting_bytes)
-            || self.pace.is_too_slow(&ahead, bounds)
+        self.bytes + bytes > bounds.waiting_bytes || self.pace.is_too_slow(&ahead, bounds)
     }
 
     /// Whether a statement should be sent now.
@@ -311,7 +315,7 @@ where
                 continue;
             };
             let asking = taken.iter().filter_map(|request| request.asking.as_deref());
-            let rows = taken.iter().map(|request| request.item.rows()).sum();
+            let rows = taken.iter().map(|request| request.rows).sum();
             let span = Span::of_statement(self.shared.bounds.name, asking, rows);
             let (items, replies): (Vec<_>, Vec<_>) = taken
                 .into_iter()

@@ -45,7 +45,7 @@ pub struct Server {
     /// A receiver that waits is one. Less if the limit of open files is lower;
     /// the log says so.
     #[arg(
-        long, global = true, env = "POSTRIDER_MAX_CONNECTIONS", default_value_t = 20_000,
+        long, global = true, env = "POSTRIDER_MAX_CONNECTIONS", default_value_t = Self::MAX_CONNECTIONS,
         value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000),
         help_heading = "HTTP server"
     )]
@@ -77,6 +77,7 @@ pub struct Server {
 }
 
 impl Server {
+    const MAX_CONNECTIONS: u32 = 20_000;
     /// Enough for a client on the far side of the world.
     const HEAD_TIME: Duration = Duration::from_secs(10);
     /// Longer than load balancers keep connections by default (60 s), so that
@@ -118,7 +119,7 @@ impl Default for Server {
             tls_cert: None,
             tls_key: None,
             http2: true,
-            max_connections: 20_000,
+            max_connections: Self::MAX_CONNECTIONS,
             cors_origin: Vec::new(),
             head_time: Self::HEAD_TIME,
             idle_time: Self::IDLE_TIME,

@@ -109,7 +109,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request_id = request_id(&request);
         let found = OPERATIONS.find(request.method(), request.uri().path());
-        let operation = found.map(|found| found.operation.id);
+        let operation = found.map(|found| found.operation);
         let mut open = Open {
             request_id,
             told: Told::of(&self.gateway.log, &request, operation),
@@ -248,7 +248,7 @@ fn request_id<B>(request: &Request<B>) -> HeaderValue {
         .filter(sane)
         .cloned()
         .unwrap_or_else(|| {
-            HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>()))
+            HeaderValue::try_from(format!("{:032x}", rand::random::<u128>()))
                 .unwrap_or(HeaderValue::from_static("none"))
         })
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{InKey, Json, NoParams, OptionalJson, Query};
-use super::page;
 use super::problem::Problem;
+use super::resource::NamesPage;
 use super::shapes;
 use super::whole::optional_whole;
 use super::{SharedGateway, reply};
@@ -251,20 +251,10 @@ pub(crate) async fn list_keys(
     Query(params): Query<KeyListParams>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let limit = page::limit(params.limit)?;
-    let after = params.cursor.as_deref().map(page::name_cursor);
-    let after = after.transpose()?.unwrap_or_default();
+    let page = NamesPage::of(params.limit, params.cursor.as_deref())?;
     let store = gateway.broker.store();
-    let mut keys = store.list_api_keys(&after, limit + 1).await?;
-    let more = i64::try_from(keys.len()).unwrap_or(i64::MAX) > limit;
-    if more {
-        keys.pop();
-    }
-    let next_cursor = keys
-        .last()
-        .filter(|_| more)
-        .map(|last| page::write_name_cursor(&last.id));
-    let headers = page::link(&uri, next_cursor.as_deref());
+    let mut keys = store.list_api_keys(&page.after, page.ask()).await?;
+    let (next_cursor, headers) = page.cut(&mut keys, |key| &key.id, &uri);
     let list = KeyList {
         keys: keys
             .into_iter()

@@ -18,7 +18,7 @@ use super::capacity::Capacity;
 use super::extract::{is_json, parse, wrong_content_type};
 use super::problem::Problem;
 use super::shapes;
-use super::told::trace_to_keep;
+use super::told::Trace;
 use super::whole::whole;
 use crate::domain::{self, Content, Headers, Invalid, Limits, Message, Seconds};
 
@@ -153,7 +153,7 @@ pub(crate) async fn read_messages(
 ) -> Result<Vec<Described>, Problem> {
     // From here on the batcher has bounds of its own.
     let (bytes, _room) = read_body(capacity, headers, body).await?;
-    let trace = Trace::of(headers);
+    let trace = Trace::to_keep(headers);
     if is_json(headers) {
         from_json(&bytes, &trace)
     } else {
@@ -188,20 +188,6 @@ fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Headers, D::
         }
     }
     d.deserialize_any(Visitor)
-}
-
-/// Trace context of the request, kept with its messages.
-#[derive(Debug, Clone, Default)]
-struct Trace {
-    parent: Option<String>,
-    state: Option<String>,
-}
-
-impl Trace {
-    fn of(headers: &HeaderMap) -> Self {
-        let (parent, state) = trace_to_keep(headers);
-        Self { parent, state }
-    }
 }
 
 impl MessageInput<'_> {

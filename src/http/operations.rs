@@ -5,6 +5,7 @@
 //! A request's operation is looked up once, before the router sees it: access,
 //! metrics and spans go by it.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use axum::http::Method;
@@ -17,6 +18,9 @@ use crate::domain::Verb;
 
 /// What makes the queue or topic that the path names.
 const MAKERS: &[&str] = &["put_queue", "put_topic"];
+
+/// How the gateway is.
+const HEALTH: &[&str] = &["livez", "readyz", "metrics"];
 
 /// The hot paths.
 const HOT: &[&str] = &[
@@ -165,6 +169,9 @@ pub(super) struct Operation {
     hot: bool,
     /// Whether it makes what its path names.
     pub(super) makes: bool,
+    /// Whether one sees by it how the gateway is: programs ask every few seconds,
+    /// and are answered in any case.
+    pub(super) is_about_health: bool,
 }
 
 impl Operation {
@@ -189,12 +196,11 @@ pub(super) enum Kind {
     Topic,
 }
 
-impl Found<'_> {
+impl<'path> Found<'path> {
     /// What the path names; `None` if it names nothing, or not in UTF-8.
-    pub(super) fn name(&self) -> Option<(Kind, String)> {
+    pub(super) fn name(&self) -> Option<(Kind, Cow<'path, str>)> {
         let (kind, name) = self.name?;
-        let name = percent_decode_str(name).decode_utf8().ok()?;
-        Some((kind, name.into_owned()))
+        Some((kind, percent_decode_str(name).decode_utf8().ok()?))
     }
 }
 
@@ -220,6 +226,7 @@ impl Operations {
                     access: Access::of(&id),
                     hot: HOT.contains(&id.as_str()),
                     makes: MAKERS.contains(&id.as_str()),
+                    is_about_health: HEALTH.contains(&id.as_str()),
                     // Once for each process.
                     id: id.leak(),
                     index: all.len(),

@@ -351,7 +351,7 @@ pub(crate) async fn list_queues(
         .store()
         .list_queues(&page.prefix, &page.after, seen.as_deref(), page.ask())
         .await?;
-    let (next_cursor, headers) = page.cut(&mut queues, |queue| &queue.name, &uri);
+    let (next_cursor, headers) = page.cut(&mut queues, |queue| queue.name.as_str(), &uri);
     let list = QueueList {
         queues: queues
             .iter()

@@ -73,13 +73,7 @@ pub(crate) struct NamesPage {
 
 impl ListParams {
     pub(crate) fn page(self) -> Result<NamesPage, Problem> {
-        let limit = page::limit(self.limit)?;
-        let after = self
-            .cursor
-            .as_deref()
-            .map(page::name_cursor)
-            .transpose()?
-            .unwrap_or_default();
+        let page = NamesPage::of(self.limit, self.cursor.as_deref())?;
         let prefix = self.prefix.unwrap_or_default();
         if prefix.contains('\0') {
             return Err(Problem::bad_request(
@@ -87,15 +81,23 @@ impl ListParams {
                 "prefix must not contain NUL",
             ));
         }
-        Ok(NamesPage {
-            prefix,
-            after,
-            limit,
-        })
+        Ok(NamesPage { prefix, ..page })
     }
 }
 
 impl NamesPage {
+    /// Of all names.
+    pub(crate) fn of(limit: Option<i64>, cursor: Option<&str>) -> Result<Self, Problem> {
+        Ok(Self {
+            prefix: String::new(),
+            limit: page::limit(limit)?,
+            after: cursor
+                .map(page::name_cursor)
+                .transpose()?
+                .unwrap_or_default(),
+        })
+    }
+
     /// How many to ask for: one more than are shown.
     pub(crate) fn ask(&self) -> i64 {
         self.limit + 1
@@ -106,7 +108,7 @@ impl NamesPage {
     pub(crate) fn cut<T>(
         &self,
         found: &mut Vec<T>,
-        name: impl Fn(&T) -> &QueueName,
+        name: impl Fn(&T) -> &str,
         uri: &Uri,
     ) -> (Option<String>, HeaderMap) {
         let more = i64::try_from(found.len()).unwrap_or(i64::MAX) > self.limit;
@@ -116,7 +118,7 @@ impl NamesPage {
         let next_cursor = found
             .last()
             .filter(|_| more)
-            .map(|last| page::write_name_cursor(name(last).as_str()));
+            .map(|last| page::write_name_cursor(name(last)));
         let headers = page::link(uri, next_cursor.as_deref());
         (next_cursor, headers)
     }

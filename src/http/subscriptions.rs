@@ -347,7 +347,8 @@ pub(crate) async fn list_subscriptions(
         .store()
         .list_subscriptions(topic_id, &page.prefix, &page.after, page.ask())
         .await?;
-    let (next_cursor, headers) = page.cut(&mut found, |subscription| &subscription.name, &uri);
+    let (next_cursor, headers) =
+        page.cut(&mut found, |subscription| subscription.name.as_str(), &uri);
     let list = SubscriptionList {
         subscriptions: found
             .into_iter()

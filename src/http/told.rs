@@ -9,15 +9,16 @@ use axum::http::{HeaderMap, Request, Response};
 use futures_util::future::Either;
 
 use super::access::Known;
+use super::operations::Operation;
 use super::problem::Problem;
 use crate::domain::TraceParent;
-use crate::spans::{Carried, Incoming, Span};
+use crate::spans::{self, Carried, Incoming, Span};
 use crate::telemetry::{Answered, RequestLine, RequestLog};
 
 /// A request of which something may be told. Small while there is nothing: every
 /// waiting receiver has one.
 pub(super) struct Told {
-    operation: Option<&'static str>,
+    operation: Option<&'static Operation>,
     line: Option<Box<RequestLine>>,
     /// Whose key it came with.
     caller: Option<Arc<Known>>,
@@ -28,19 +29,26 @@ impl Told {
     pub(super) fn of<B>(
         log: &Arc<RequestLog>,
         request: &Request<B>,
-        operation: Option<&'static str>,
+        operation: Option<&'static Operation>,
     ) -> Self {
         let (method, path) = (request.method().as_str(), request.uri().path());
         let context = TraceContext::of(request.headers());
         let incoming = Incoming {
-            operation,
+            operation: operation.map(|operation| operation.id),
             method,
             path,
         };
         // Nobody wants a trace of each look at one's health.
-        let span = match operation {
-            Some("livez" | "readyz" | "metrics") => None,
-            _ => Span::of_request(incoming, context.as_ref().map(TraceContext::carried)),
+        let is_about_health = operation.is_some_and(|operation| operation.is_about_health);
+        let span = if is_about_health || !spans::is_on() {
+            None
+        } else {
+            let state = context.as_ref().and_then(TraceContext::state);
+            let carried = context.as_ref().map(|context| Carried {
+                parent: context.parent,
+                state: state.as_deref(),
+            });
+            Span::of_request(incoming, carried)
         };
         let sent = || context.as_ref().map(|context| context.trace_id);
         let trace_id = span.as_ref().and_then(Span::trace_id).or_else(sent);
@@ -84,7 +92,10 @@ impl Told {
             line.write(Answered {
                 status,
                 code,
-                operation: self.operation,
+                operation: self.operation.map(|operation| operation.id),
+                is_about_health: self
+                    .operation
+                    .is_some_and(|operation| operation.is_about_health),
                 request_id: id,
                 key: self.caller.as_deref().map(Known::id),
             });
@@ -100,7 +111,7 @@ impl Told {
 pub(super) struct TraceContext<'a> {
     trace_id: u128,
     parent: &'a str,
-    state: Option<Cow<'a, str>>,
+    headers: &'a HeaderMap,
 }
 
 impl<'a> TraceContext<'a> {
@@ -118,44 +129,52 @@ impl<'a> TraceContext<'a> {
         Some(Self {
             trace_id,
             parent,
-            state: Self::state(headers),
+            headers,
         })
     }
 
-    /// Several headers of the name are one list.
-    fn state(headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
+    /// `tracestate`; several headers of the name are one list.
+    fn state(&self) -> Option<Cow<'a, str>> {
         let mut whole: Option<Cow<'a, str>> = None;
-        for value in headers.get_all("tracestate") {
+        for value in self.headers.get_all("tracestate") {
             let value = value.to_str().ok()?;
-            whole = Some(match whole {
+            let joined = match whole {
                 None => Cow::Borrowed(value),
                 Some(before) => Cow::Owned(format!("{before},{value}")),
-            });
+            };
+            if joined.len() > Self::STATE {
+                return None;
+            }
+            whole = Some(joined);
         }
-        whole.filter(|state| state.len() <= Self::STATE)
-    }
-
-    fn carried(&self) -> Carried<'_> {
-        Carried {
-            parent: self.parent,
-            state: self.state.as_deref(),
-        }
+        whole
     }
 }
 
-/// What messages that are published now keep, and a push that is sent now takes
-/// along: the span of this request if it is recorded, else what the request came
-/// with.
-pub(super) fn trace_to_keep(headers: &HeaderMap) -> (Option<String>, Option<String>) {
-    if let Some((parent, state)) = Span::current().and_then(|span| span.carried()) {
-        return (Some(parent), state);
-    }
-    match TraceContext::of(headers) {
-        Some(sent) => (
-            Some(sent.parent.to_owned()),
-            sent.state.map(Cow::into_owned),
-        ),
-        None => (None, None),
+/// The trace context that messages keep.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Trace {
+    pub(super) parent: Option<String>,
+    pub(super) state: Option<String>,
+}
+
+impl Trace {
+    /// What messages that are published now keep: the span of this request if it
+    /// is recorded, else what the request came with.
+    pub(super) fn to_keep(headers: &HeaderMap) -> Self {
+        if let Some((parent, state)) = Span::current().and_then(|span| span.carried()) {
+            return Self {
+                parent: Some(parent),
+                state,
+            };
+        }
+        let Some(sent) = TraceContext::of(headers) else {
+            return Self::default();
+        };
+        Self {
+            parent: Some(sent.parent.to_owned()),
+            state: sent.state().map(Cow::into_owned),
+        }
     }
 }
 
@@ -179,7 +198,8 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        trace_to_keep(&map)
+        let kept = Trace::to_keep(&map);
+        (kept.parent, kept.state)
     }
 
     #[test]

@@ -299,7 +299,7 @@ pub(crate) async fn list_topics(
         .store()
         .list_topics(&page.prefix, &page.after, seen.as_deref(), page.ask())
         .await?;
-    let (next_cursor, headers) = page.cut(&mut topics, |topic| &topic.name, &uri);
+    let (next_cursor, headers) = page.cut(&mut topics, |topic| topic.name.as_str(), &uri);
     let list = TopicList {
         topics: topics.iter().map(TopicView::from).collect(),
         next_cursor,

@@ -5,10 +5,9 @@
 //! apart. Whoever counts holds the number itself, so that counting is an addition
 //! and looks nothing up. `GET /metrics` writes them all down.
 //!
-//! Written here rather than with a crate: the exporter that we had keeps each
+//! Written here rather than with a crate: metrics-exporter-prometheus keeps each
 //! value of a histogram until somebody sums them up (a megabyte a second on the
-//! hot path), and none can forget the series of a queue that was deleted and
-//! still write the format that Prometheus' own tools check.
+//! hot path), and cannot forget the series of a queue that was deleted.
 
 mod cells;
 mod family;
@@ -82,7 +81,7 @@ pub struct Metrics {
 }
 
 /// The narrow tables, whose dead rows are counted.
-pub const DEAD_ROW_TABLES: [&str; 3] = ["ready", "parked", "tallies"];
+pub const DEAD_ROW_TABLES: [&str; 4] = ["ready", "parked", "tallies", "queue_counts"];
 
 /// What lay below a watermark, by table.
 #[derive(Debug, Default)]

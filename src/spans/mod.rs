@@ -88,8 +88,13 @@ fn tracer() -> Option<&'static SdkTracer> {
     TRACER.get()
 }
 
-/// Whether a message was kept under the span that goes on here, or runs without
-/// one.
+/// Whether spans are made.
+#[must_use]
+pub fn is_on() -> bool {
+    tracer().is_some()
+}
+
+/// Begins a span, a child of `parent` if there is one.
 fn begin(tracer: &SdkTracer, builder: SpanBuilder, parent: Option<SpanContext>) -> Span {
     let parent = match parent {
         Some(parent) => Context::new().with_remote_span_context(parent),

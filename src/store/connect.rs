@@ -1,5 +1,7 @@
 //! One connection to the database, ready to be used.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
@@ -13,17 +15,13 @@ pub(super) async fn connect(options: &ConnectOptions) -> Result<(PgConnection, i
     Ok((raw, pid))
 }
 
-/// Whether the server may let us in a moment later.
-pub(super) fn is_worth_waiting(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(database) => {
-            // It is starting or stopping; too many clients.
-            matches!(
-                database.code().as_deref(),
-                Some("57P01" | "57P02" | "57P03" | "53300")
-            )
-        }
-        _ => false,
-    }
+/// Ends a wait with an error of the network's kind.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let silence = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(silence().into()))
 }

@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | [`Retry`](Error::Retry) | it had no effect; run it again | 503 if that fails too |
 //! | [`Unavailable`](Error::Unavailable) | away, starting, busy, read-only | 503 `database-unavailable` |
+//! | [`Unavailable`](Error::Unavailable), refused | the configuration may be wrong | the end at the start, 503 later |
 //! | [`StorageFull`](Error::StorageFull) | no room left | 503 `storage-full` |
 //! | [`Inconsistent`](Error::Inconsistent) | a bug, or a strange schema | 500 |
 //!
@@ -258,6 +259,21 @@ fn is_about_room(message: &str) -> bool {
     ]
     .iter()
     .any(|words| message.contains(words))
+}
+
+/// Whether the server may let us in a moment later.
+pub(super) fn is_worth_waiting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(database) => {
+            // It is starting or stopping; too many clients.
+            matches!(
+                database.code().as_deref(),
+                Some("57P01" | "57P02" | "57P03" | "53300")
+            )
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
-use super::{CONNECT, Error, SESSION, Store, watch};
+use super::{CONNECT, Error, SESSION, Store, connect};
 
 /// The channel that all gateways listen on.
 const CHANNEL: &str = "postrider_ready";
@@ -127,7 +127,7 @@ impl Announcements {
             // Reading is all it does, so it can be broken off.
             let Ok(heard) = tokio::time::timeout(QUIET, self.listener.try_recv()).await else {
                 let asking = sqlx::raw_sql("SELECT 1").execute(&mut self.listener);
-                watch::in_time(ASKING, asking).await?;
+                connect::in_time(ASKING, asking).await?;
                 continue;
             };
             let Some(notification) = heard? else {

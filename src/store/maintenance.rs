@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sqlx::Row as _;
 
-use super::{CONNECT, Error, Store, connect, statements, watch};
+use super::{CONNECT, Error, Store, connect, statements};
 use crate::metrics::DEAD_ROW_TABLES;
 
 statements! {
@@ -98,7 +98,7 @@ impl Store {
         // Session-level, on a connection of its own that is closed afterwards:
         // VACUUM cannot run in a transaction.
         let connecting = connect::connect(self.pool.options());
-        let (mut connection, _) = watch::in_time(CONNECT, connecting).await?;
+        let (mut connection, _) = connect::in_time(CONNECT, connecting).await?;
         let row = sqlx::query("SELECT pg_try_advisory_lock(hashtext('postrider vacuum'))")
             .fetch_one(&mut connection)
             .await?;
@@ -106,14 +106,14 @@ impl Store {
             return Ok(false);
         }
         let began = Instant::now();
-        for statement in [
-            "SET statement_timeout = '10min'; SET vacuum_cost_delay = 0",
-            "VACUUM (TRUNCATE false) postrider.ready",
-            "VACUUM (TRUNCATE false) postrider.parked",
-            "VACUUM (TRUNCATE false) postrider.tallies",
-            "VACUUM (TRUNCATE false) postrider.queue_counts",
-        ] {
-            sqlx::raw_sql(statement).execute(&mut connection).await?;
+        sqlx::raw_sql("SET statement_timeout = '10min'; SET vacuum_cost_delay = 0")
+            .execute(&mut connection)
+            .await?;
+        for table in DEAD_ROW_TABLES {
+            let vacuum = format!("VACUUM (TRUNCATE false) postrider.{table}");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(vacuum))
+                .execute(&mut connection)
+                .await?;
         }
         sqlx::Connection::close(connection).await?;
         self.metrics.vacuums.increment(1);

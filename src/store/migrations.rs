@@ -16,13 +16,13 @@ pub(super) static MIGRATIONS: LazyLock<Vec<Migration>> = LazyLock::new(|| {
     FILES
         .iter()
         .map(|(number, what, sql)| {
-            let outside_transaction = sql.starts_with("-- no-transaction");
             Migration::new(
                 *number,
                 (*what).into(),
                 MigrationType::Simple,
                 sql.into_sql_str(),
-                outside_transaction,
+                // In a transaction.
+                false,
             )
         })
         .collect()

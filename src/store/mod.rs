@@ -188,7 +188,8 @@ impl Store {
     pub const PARTITION_SIZE: i64 = 1_000_000;
 
     /// A store on the database that `options` describe; connects when needed.
-    /// At most `connections` are open at a time.
+    /// At most `connections` are open at a time, but for one that vacuums and one
+    /// that asks after statements that take long.
     #[must_use]
     pub fn new(options: ConnectOptions, connections: u32, partition_size: i64) -> Self {
         let options = options.disable_statement_logging();
@@ -235,7 +236,7 @@ impl Store {
     /// was made by a newer version or changed by hand.
     pub async fn migrate(&self) -> Result<(), Error> {
         let connecting = PgConnection::connect_with(self.pool.options());
-        let mut connection = watch::in_time(CONNECT, connecting).await?;
+        let mut connection = connect::in_time(CONNECT, connecting).await?;
         sqlx::raw_sql(MIGRATION_SESSION)
             .execute(&mut connection)
             .await?;
@@ -338,15 +339,6 @@ impl Store {
     /// Closes all connections, once those in use are given back.
     pub async fn close(&self) {
         tokio::join!(self.pool.close(), self.hot.close(), self.probe.close());
-    }
-
-    /// The connections of each pool: its name, those in use, those there are.
-    #[must_use]
-    pub fn connections(&self) -> [(&'static str, usize, usize); 2] {
-        [("hot", &self.hot), ("other", &self.pool)].map(|(name, pool)| {
-            let (busy, all) = pool.size();
-            (name, busy, all)
-        })
     }
 
     /// The metrics of this gateway.

@@ -25,12 +25,12 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres};
 use sqlx::{Connection as _, Either, Execute, Executor, SqlStr};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::ConnectOptions;
-use super::connect::{connect, is_worth_waiting};
-use super::error::{Connection, Kind, judge};
+use super::connect::connect;
+use super::error::{Connection, Kind, is_worth_waiting, judge};
 use crate::metrics::Histogram;
 
 /// How long a statement waits for its connection. A server that restarts within
@@ -44,6 +44,10 @@ const PING: Duration = Duration::from_secs(1);
 /// not grow for ever, and a name that means another server is looked up again.
 const LIFETIME: Duration = Duration::from_hours(1);
 
+/// Seconds over which the ends of connections that were made together are spread:
+/// a new one has to prepare its statements anew.
+const SPREAD: u64 = 600;
+
 /// Between two tries to connect: the first pause, doubled from there, and the
 /// longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -54,7 +58,7 @@ pub(super) struct Pool(Arc<Shared>);
 
 struct Shared {
     options: ConnectOptions,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     most: u32,
     /// One that has rested for so long is tried before it is used.
     rested: Duration,
@@ -119,7 +123,7 @@ impl Pool {
         Self(Arc::new(Shared {
             acquire_seconds,
             options,
-            permits: Semaphore::new(most as usize),
+            permits: Arc::new(Semaphore::new(most as usize)),
             most,
             rested,
             full: AtomicBool::new(false),
@@ -173,7 +177,8 @@ impl Pool {
     /// Throws all connections away: those that rest at once, those in use when
     /// their statement has ended.
     pub(super) fn renew(&self) {
-        self.0.renew();
+        let era = self.0.lock().era;
+        self.0.renew(era);
     }
 
     /// Closes all connections, once those in use are given back.
@@ -204,29 +209,20 @@ impl Pool {
     }
 
     async fn find(&self, refusal: &mut Option<sqlx::Error>) -> Result<Taken, sqlx::Error> {
-        let permit = self.0.permits.acquire().await;
-        let place = match permit {
-            Ok(permit) if !self.0.lock().closed => {
-                permit.forget();
-                Place(Arc::clone(&self.0))
-            }
-            _ => return Err(sqlx::Error::PoolClosed),
-        };
-        loop {
-            let idle = self.0.lock().idle.pop();
-            let Some(Idle { mut live, since }) = idle else {
-                break;
-            };
-            if live.born.elapsed() > LIFETIME {
+        let permit = Arc::clone(&self.0.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
+        let taken = |live| Taken::new(Arc::clone(&self.0), permit, live);
+        while let Some(Idle { mut live, since }) = self.0.pop()? {
+            if live.is_old() {
                 // Politely, but not for long.
                 let _ = tokio::time::timeout(PING, live.raw.close()).await;
                 continue;
             }
             if since.elapsed() <= self.0.rested {
-                return Ok(Taken::new(place, live));
+                return Ok(taken(live));
             }
             if let Ok(Ok(())) = tokio::time::timeout(PING, live.raw.ping()).await {
-                return Ok(Taken::new(place, live));
+                return Ok(taken(live));
             }
             // What killed this one has killed those that have rested longer.
             self.0.lock().idle.retain(|other| other.since > since);
@@ -234,7 +230,7 @@ impl Pool {
         let mut pause = PAUSES.0;
         loop {
             match self.connect().await {
-                Ok(live) => return Ok(Taken::new(place, live)),
+                Ok(live) => return Ok(taken(live)),
                 Err(error) if is_worth_waiting(&error) => *refusal = Some(error),
                 Err(error) => return Err(error),
             }
@@ -272,8 +268,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renew(&self) {
+    /// The last used of those that rest.
+    fn pop(&self) -> Result<Option<Idle>, sqlx::Error> {
         let mut state = self.lock();
+        if state.closed {
+            return Err(sqlx::Error::PoolClosed);
+        }
+        Ok(state.idle.pop())
+    }
+
+    /// Throws all connections of this era away. Once: whoever finds that his has
+    /// died of the same says nothing of those that were made since.
+    fn renew(&self, era: u64) {
+        let mut state = self.lock();
+        if state.era != era {
+            return;
+        }
         state.era += 1;
         let idle = std::mem::take(&mut state.idle);
         drop(state);
@@ -281,29 +291,30 @@ impl Shared {
     }
 }
 
-/// A place in the pool, given back when dropped.
-struct Place(Arc<Shared>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.permits.add_permits(1);
+impl Live {
+    /// Whether it is to be closed. Not all at the same time, which they were made
+    /// at.
+    fn is_old(&self) -> bool {
+        let spread = Duration::from_secs(u64::from(self.pid.unsigned_abs()) % SPREAD);
+        self.born.elapsed() > LIFETIME + spread
     }
 }
 
 /// A connection in use. Dropped, it is thrown away; [`Self::end`] gives it back.
 struct Taken {
-    // Before the place: another may connect when this one is closed.
+    // Before the permit: another may connect when this one is closed.
     live: Option<Live>,
     ticket: u64,
-    place: Place,
+    pool: Arc<Shared>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Taken {
-    fn new(place: Place, live: Live) -> Self {
+    fn new(pool: Arc<Shared>, permit: OwnedSemaphorePermit, live: Live) -> Self {
         /// Of the next connection to be used, in whatever pool.
         static TICKET: AtomicU64 = AtomicU64::new(1);
         let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
-        place.0.lock().busy.push(Busy {
+        pool.lock().busy.push(Busy {
             ticket,
             pid: live.pid,
             since: Instant::now(),
@@ -312,7 +323,8 @@ impl Taken {
         Self {
             live: Some(live),
             ticket,
-            place,
+            pool,
+            _permit: permit,
         }
     }
 
@@ -331,7 +343,7 @@ impl Taken {
             Err(error) => {
                 let (kind, fate) = judge(error);
                 if kind == Kind::Full {
-                    self.place.0.full.store(true, Ordering::Relaxed);
+                    self.pool.full.store(true, Ordering::Relaxed);
                 }
                 fate
             }
@@ -339,7 +351,7 @@ impl Taken {
         match fate {
             Connection::Keep => {
                 if let Some(live) = self.live.take() {
-                    let mut state = self.place.0.lock();
+                    let mut state = self.pool.lock();
                     state.busy.retain(|busy| busy.ticket != self.ticket);
                     if live.era == state.era && !live.cut.is_cancelled() {
                         state.idle.push(Idle {
@@ -350,7 +362,11 @@ impl Taken {
                 }
             }
             Connection::Drop => {}
-            Connection::DropAll => self.place.0.renew(),
+            Connection::DropAll => {
+                if let Some(live) = &self.live {
+                    self.pool.renew(live.era);
+                }
+            }
         }
         result
     }
@@ -358,7 +374,11 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let mut state = self.place.0.lock();
+        if self.live.is_none() {
+            // It was given back.
+            return;
+        }
+        let mut state = self.pool.lock();
         state.busy.retain(|busy| busy.ticket != self.ticket);
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures_util::TryFutureExt as _;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 
-use super::error::{Kind, judge};
 use super::{Error, Store, statements};
 use crate::domain::{Disposition, Lease, Seconds};
 
@@ -73,11 +73,10 @@ impl Store {
                 .bind(&message_ids[..])
                 .bind(&tokens[..])
                 .fetch_all(&self.hot)
+                .map_err(Error::from)
         };
         let mut rows = ack(ACK).await;
-        if let Err(error) = &rows
-            && judge(error).0 == Kind::Full
-        {
+        if matches!(rows, Err(Error::StorageFull(_))) {
             // What makes room must not need any.
             rows = ack(ACK_IN_PLACE).await;
         }

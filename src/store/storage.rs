@@ -6,7 +6,7 @@
 //! dead), the disk does not: so it is told who it is, and what to do about it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -180,7 +180,6 @@ struct Seen {
     since: HashMap<String, Instant>,
     /// Where the log was.
     wal: VecDeque<(Instant, f64)>,
-    last: Option<Arc<Storage>>,
 }
 
 /// Over less the rate of the log is not told.
@@ -243,7 +242,7 @@ impl Store {
     ///
     /// # Errors
     /// Any.
-    pub async fn storage(&self) -> Result<Arc<Storage>, Error> {
+    pub async fn storage(&self) -> Result<Storage, Error> {
         let row = sqlx::query(STORAGE).fetch_one(&self.pool).await?;
         let Json(mut holders): Json<Vec<Holder>> = row.try_get("holders")?;
         let Json(tables): Json<Vec<HotTable>> = row.try_get("tables")?;
@@ -251,7 +250,7 @@ impl Store {
         let now = Instant::now();
         let mut seen = self.storage.lock();
         seen.age(&mut holders, now);
-        let storage = Arc::new(Storage {
+        Ok(Storage {
             holders,
             tables,
             wal_bytes_per_second: wal.and_then(|wal| seen.rate(wal, now)),
@@ -259,16 +258,7 @@ impl Store {
             role: row.try_get("role")?,
             raised_at: row.try_get("raised_at")?,
             checked_at: row.try_get("checked_at")?,
-        });
-        seen.last = Some(Arc::clone(&storage));
-        Ok(storage)
-    }
-
-    /// How the storage was when it was last looked at, which the events worker
-    /// does every 10 s. Asks the database nothing.
-    #[must_use]
-    pub fn last_storage(&self) -> Option<Arc<Storage>> {
-        self.storage.lock().last.clone()
+        })
     }
 
     /// Whether it is to be told now that the oldest snapshot is `threshold` old
@@ -304,7 +294,8 @@ impl Store {
     }
 
     /// The partitions of bodies and why each is there, from the oldest on; live
-    /// messages are counted up to `most` in each.
+    /// messages are counted up to `most` in each. A statement, and one or two for
+    /// each partition: what is counted changes meanwhile.
     ///
     /// # Errors
     /// Any.

@@ -19,16 +19,17 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use tokio::sync::Mutex;
 
-use super::connect;
+use super::connect::{self, in_time};
 use super::pool::{Pool, Stuck};
 use super::{Error, Store};
 
 /// A statement that takes longer is asked after.
 const LONG: Duration = Duration::from_secs(2);
 
-/// Longer than the time-out of statements on the server: whatever it says, no
-/// answer will come.
-const TOO_LONG: Duration = Duration::from_secs(40);
+/// Longer than anything that the server's time-outs allow, which count for each
+/// statement of those that are sent together: whatever it says, no answer will
+/// come.
+const TOO_LONG: Duration = Duration::from_mins(2);
 
 /// How long the server may take to say how it is: who asks for readiness does not
 /// wait for long.
@@ -58,17 +59,6 @@ impl Probe {
     }
 }
 
-/// Ends a wait with an error of the network's kind.
-pub(super) async fn in_time<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    let silence = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
-    tokio::time::timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(silence().into()))
-}
-
 impl Store {
     /// Whether the database can be written to; its version, such as `17.2`.
     /// Answers within two seconds, whatever the pools are stuck in.
@@ -76,16 +66,33 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`]; [`Error::ReadOnly`].
     pub async fn ready(&self) -> Result<String, Error> {
-        let row = self
-            .ask(
-                sqlx::query(
-                    "SELECT current_setting('server_version'),
-                        current_setting('transaction_read_only')::boolean",
-                ),
-                // After a fail-over a new connection may find the new primary.
-                |row| row.try_get(1),
+        let row = in_time(ASKING, async {
+            let mut place = self.probe.0.lock().await;
+            // Out of its place: if this is dropped half-way, so is that.
+            let rested = match place.take() {
+                Some(mut connection) => {
+                    let alive = in_time(PING, connection.ping()).await.is_ok();
+                    alive.then_some(connection)
+                }
+                None => None,
+            };
+            let mut connection = match rested {
+                Some(connection) => connection,
+                None => connect::connect(self.pool.options()).await?.0,
+            };
+            let row = sqlx::query(
+                "SELECT current_setting('server_version'),
+                    current_setting('transaction_read_only')::boolean",
             )
+            .fetch_one(&mut connection)
             .await?;
+            // After a fail-over a new connection may find the new primary.
+            if !row.try_get(1)? {
+                *place = Some(connection);
+            }
+            Ok(row)
+        })
+        .await?;
         if row.try_get(1)? {
             return Err(Error::ReadOnly);
         }
@@ -162,36 +169,6 @@ impl Store {
             idle || one.age > TOO_LONG
         };
         statements.iter().filter(without).copied().collect()
-    }
-
-    /// Asks over the probe's connection; a new one if the last has died, or if
-    /// `renew` says so of the answer.
-    async fn ask(
-        &self,
-        query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
-        renew: impl Fn(&sqlx::postgres::PgRow) -> Result<bool, sqlx::Error>,
-    ) -> Result<sqlx::postgres::PgRow, sqlx::Error> {
-        in_time(ASKING, async {
-            let mut place = self.probe.0.lock().await;
-            // Out of its place: if this is dropped half-way, so is that.
-            let rested = match place.take() {
-                Some(mut connection) => {
-                    let alive = in_time(PING, connection.ping()).await.is_ok();
-                    alive.then_some(connection)
-                }
-                None => None,
-            };
-            let mut connection = match rested {
-                Some(connection) => connection,
-                None => connect::connect(self.pool.options()).await?.0,
-            };
-            let row = query.fetch_one(&mut connection).await?;
-            if !renew(&row)? {
-                *place = Some(connection);
-            }
-            Ok(row)
-        })
-        .await
     }
 }
 

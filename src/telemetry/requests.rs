@@ -47,6 +47,8 @@ pub struct Answered<'a> {
     pub code: Option<&'a str>,
     /// The operation's id, if it is one.
     pub operation: Option<&'a str>,
+    /// Whether that is one that programs call every few seconds.
+    pub is_about_health: bool,
     /// The request's id.
     pub request_id: &'a str,
     /// The id of the API key that it came with.
@@ -102,7 +104,7 @@ impl RequestLog {
         let window = match answered.status {
             400..500 => &self.refused,
             // Who asks for one's health logs the answer.
-            500.. if !is_about_health(answered.operation) => &self.failed,
+            500.. if !answered.is_about_health => &self.failed,
             _ => return None,
         };
         let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,11 +179,6 @@ impl RequestLine {
 /// Since then, to the microsecond.
 fn milliseconds(started: Instant) -> f64 {
     (started.elapsed().as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Whether the operation is one that programs call every few seconds.
-fn is_about_health(operation: Option<&str>) -> bool {
-    matches!(operation, Some("livez" | "readyz" | "metrics"))
 }
 
 /// At most so many bytes of it.

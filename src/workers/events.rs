@@ -57,7 +57,7 @@ async fn tell(broker: Arc<Broker>, stop: CancellationToken) {
         if health.note(published).is_none() {
             for (queue_id, events) in events {
                 for event in events {
-                    broker.events().add_about(queue_id, event);
+                    broker.events().add(queue_id, event);
                 }
             }
         }
@@ -187,6 +187,6 @@ async fn look_at_storage(broker: Arc<Broker>, threshold_seconds: u32) -> Result<
         (Some(false), _) => Event::SnapshotReleased { threshold_seconds },
         _ => return Ok(()),
     };
-    broker.events().add_about(None, event);
+    broker.events().add(None, event);
     Ok(())
 }

@@ -90,7 +90,8 @@ pub fn start(
 const WATCH: Duration = Duration::from_secs(1);
 
 /// The longest that an iteration may take. Statements end by themselves after
-/// 30 s; this is for a connection that has gone silent.
+/// 30 s, and the watchdog ends those that no answer will come to; this is for
+/// connections of a worker's own.
 const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Runs `work` every `period` until told to stop. A failure is logged once and

@@ -135,8 +135,9 @@ async fn sweep(broker: Arc<Broker>) -> Result<(), Error> {
 }
 
 async fn vacuum(broker: Arc<Broker>) -> Result<(), Error> {
-    let was_full = broker.store().was_full();
-    if broker.store().hot_dead_rows().await? > DEAD_ROWS || was_full {
+    let dead_rows = broker.store().hot_dead_rows().await?;
+    // Asked last: what was asked is forgotten.
+    if broker.store().was_full() || dead_rows > DEAD_ROWS {
         broker.store().vacuum_hot_tables().await?;
     }
     Ok(())

@@ -48,9 +48,9 @@ pub(super) fn judge<B>(
 ) -> Result<(), Problem> {
     let (need, scope) = match access(request, found) {
         Access::Open => return Ok(()),
-        Access::Key => (Need::Key, String::new()),
-        Access::Monitor => (Need::Monitor, "monitor".to_owned()),
-        Access::Admin => (Need::Admin, "admin".to_owned()),
+        Access::Key => (Need::Key, ""),
+        Access::Monitor => (Need::Monitor, "monitor"),
+        Access::Admin => (Need::Admin, "admin"),
         access @ (Access::Seen | Access::Named(_)) => {
             let named = found.and_then(|found| found.name());
             // What is no name is not there for anybody: the endpoint says why.
@@ -66,7 +66,7 @@ pub(super) fn judge<B>(
     };
     match scopes.judge(need) {
         Verdict::Allowed => Ok(()),
-        Verdict::Forbidden | Verdict::Hidden => Err(Problem::scope_missing(&scope)),
+        Verdict::Forbidden | Verdict::Hidden => Err(Problem::scope_missing(scope)),
     }
 }
 
@@ -77,9 +77,9 @@ pub(super) fn judge_named(
     name: &QueueName,
     makes: bool,
 ) -> Result<(), Problem> {
-    let (need, scope) = match access {
-        Access::Named(verb) => (Need::Named(verb, name), format!("{}:{name}", verb.as_str())),
-        _ => (Need::Seen(name), String::new()),
+    let need = match access {
+        Access::Named(verb) => Need::Named(verb, name),
+        _ => Need::Seen(name),
     };
     match scopes.judge(need) {
         Verdict::Allowed => Ok(()),
@@ -88,6 +88,12 @@ pub(super) fn judge_named(
             Kind::Queue => Problem::queue_not_found(name),
             Kind::Topic => Problem::topic_not_found(name),
         }),
-        Verdict::Hidden | Verdict::Forbidden => Err(Problem::scope_missing(&scope)),
+        Verdict::Hidden | Verdict::Forbidden => {
+            let verb = match access {
+                Access::Named(verb) => verb.as_str(),
+                _ => "",
+            };
+            Err(Problem::scope_missing(&format!("{verb}:{name}")))
+        }
     }
 }

@@ -137,11 +137,8 @@ pub(crate) async fn list_webhook_attempts(
 ) -> Result<Response, Problem> {
     let limit = page::limit(params.limit)?;
     let after = params.cursor.as_deref().map(page::cursor).transpose()?;
-    if matches!(after, Some(Cursor::Ready { .. })) {
-        return Err(Problem::bad_request(
-            "invalid-cursor",
-            "The cursor is of another list.",
-        ));
+    if !matches!(after, None | Some(Cursor::Timed { .. })) {
+        return Err(page::of_another_list());
     }
     let filter = params.filter()?;
     let (queue, _) = gateway.webhook(&name).await?;
