@@ -56,6 +56,7 @@ mod delete_queue;
 mod due;
 mod envelope;
 mod error;
+mod executor;
 mod gateways;
 mod keys;
 mod maintenance;

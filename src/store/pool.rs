@@ -13,18 +13,16 @@
 //!   asked again and again. Here [`judge`] says which are thrown away;
 //! - giving one back costs a round trip there, and a task. Here it costs a lock.
 //!
-//! It is an [`Executor`], so statements are run on it as they are on sqlx's. A
+//! It is an [`Executor`](sqlx::Executor) ([`executor`](super::executor)), so statements are run on it as they are on sqlx's. A
 //! future that is dropped half-way takes its connection with it: nobody knows
 //! what that would answer next.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres};
-use sqlx::{Connection as _, Either, Execute, Executor, SqlStr};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -195,7 +193,7 @@ impl Pool {
     }
 
     /// Takes a connection that works, as far as that can be told.
-    async fn take(&self) -> Result<Taken, sqlx::Error> {
+    pub(super) async fn take(&self) -> Result<Taken, sqlx::Error> {
         let began = Instant::now();
         let mut refusal = None;
         let taken = match tokio::time::timeout(PATIENCE, self.find(&mut refusal)).await {
@@ -301,7 +299,7 @@ impl Live {
 }
 
 /// A connection in use. Dropped, it is thrown away; [`Self::end`] gives it back.
-struct Taken {
+pub(super) struct Taken {
     // Before the permit: another may connect when this one is closed.
     live: Option<Live>,
     ticket: u64,
@@ -329,7 +327,7 @@ impl Taken {
     }
 
     /// The connection, and what ends the wait for it.
-    fn parts(&mut self) -> Result<(&mut PgConnection, &CancellationToken), sqlx::Error> {
+    pub(super) fn parts(&mut self) -> Result<(&mut PgConnection, &CancellationToken), sqlx::Error> {
         match &mut self.live {
             Some(live) => Ok((&mut live.raw, &live.cut)),
             None => Err(sqlx::Error::WorkerCrashed),
@@ -337,7 +335,7 @@ impl Taken {
     }
 
     /// Gives it back, unless it is not to be trusted after such a result.
-    fn end<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    pub(super) fn end<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         let fate = match &result {
             Ok(_) => Connection::Keep,
             Err(error) => {
@@ -380,75 +378,5 @@ impl Drop for Taken {
         }
         let mut state = self.pool.lock();
         state.busy.retain(|busy| busy.ticket != self.ticket);
-    }
-}
-
-/// What a statement fails with whose connection was cut.
-fn was_cut() -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::new(
-        std::io::ErrorKind::TimedOut,
-        "the connection to the database has gone silent",
-    ))
-}
-
-/// Runs a method of [`Executor`] on a connection of the pool.
-macro_rules! on_a_connection {
-    ($pool:expr, |$connection:ident| $work:expr) => {{
-        let pool = $pool.clone();
-        async move {
-            let mut taken = pool.take().await?;
-            let result = {
-                let ($connection, cut) = taken.parts()?;
-                tokio::select! {
-                    biased;
-                    result = $work => result,
-                    () = cut.cancelled() => Err(was_cut()),
-                }
-            };
-            taken.end(result)
-        }
-    }};
-}
-
-type Answer<'e, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'e>>;
-type Stream<'e, T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, sqlx::Error>> + Send + 'e>>;
-
-impl<'p> Executor<'p> for &'_ Pool {
-    type Database = Postgres;
-
-    /// All at once: nothing here reads more rows than fit into memory.
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Stream<'e, Either<PgQueryResult, PgRow>>
-    where
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let all = on_a_connection!(self, |connection| connection
-            .fetch_many(query)
-            .try_collect::<Vec<_>>());
-        Box::pin(
-            stream::once(all)
-                .map_ok(|all| stream::iter(all).map(Ok))
-                .try_flatten(),
-        )
-    }
-
-    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> Answer<'e, Vec<PgRow>>
-    where
-        E: 'q + Execute<'q, Postgres>,
-    {
-        Box::pin(on_a_connection!(self, |connection| connection.fetch_all(query)))
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> Answer<'e, Option<PgRow>>
-    where
-        E: 'q + Execute<'q, Postgres>,
-    {
-        Box::pin(on_a_connection!(self, |connection| connection.fetch_optional(query)))
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> Answer<'e, PgStatement>
-    where
-        'p: 'e,
-    {
-        Box::pin(on_a_connection!(self, |connection| connection.prepare_with(sql, parameters)))
     }
 }

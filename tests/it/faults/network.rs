@@ -83,6 +83,11 @@ impl Troubled {
         self.load.end(self.clients).await;
         self.load.assert_stored_or_refused().await;
         self.load.check(&self.gateway.url("")).await;
+        // A connection that has died while it rested is noticed when it is used.
+        eventually("what died is thrown away", async || {
+            self.gateway.app.store().fold().await.is_ok()
+        })
+        .await;
         self.gateway.assert_conserved(&self.database, "work").await;
     }
 }

@@ -119,7 +119,8 @@ async fn a_pause_stops_and_a_resume_goes_on() {
         .await
         .expect(StatusCode::OK);
     // Either gateway may run the lane; it hears within two seconds, and what it
-    // has leased it gives back.
+    // has leased it gives back. Between two pushes it may look so before.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     eventually("all has come back", async || {
         let counts = hook.counts("orders").await;
         let pushed = hook.receiver.requests().len();
