@@ -13,9 +13,10 @@
 //!   asked again and again. Here [`judge`] says which are thrown away;
 //! - giving one back costs a round trip there, and a task. Here it costs a lock.
 //!
-//! It is an [`Executor`](sqlx::Executor) ([`executor`](super::executor)), so statements are run on it as they are on sqlx's. A
-//! future that is dropped half-way takes its connection with it: nobody knows
-//! what that would answer next.
+//! It is an [`Executor`](sqlx::Executor) ([`executor`](super::executor)), so
+//! statements are run on it as they are on sqlx's. A future that is dropped
+//! half-way takes its connection with it: nobody knows what that would answer
+//! next.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
