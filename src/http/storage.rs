@@ -279,3 +279,38 @@ impl From<&Partition> for BodyPartition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The narrow tables with so many dead rows each.
+    fn with_dead_rows(dead: &[i64]) -> Storage {
+        let table = |dead_rows: &i64| HotTable {
+            name: "ready".to_owned(),
+            live_rows: 0,
+            dead_rows: *dead_rows,
+            bytes: 0,
+            vacuumed_seconds_ago: None,
+        };
+        Storage {
+            holders: Vec::new(),
+            tables: dead.iter().map(table).collect(),
+            wal_bytes_per_second: None,
+            sees_all: true,
+            role: "gateway".to_owned(),
+            raised_at: None,
+            checked_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn more_than_a_million_dead_rows_in_all_tables_are_warned_of() {
+        assert_eq!(warnings(&with_dead_rows(&[400_000, 600_000]), 300).len(), 0);
+        let warned = warnings(&with_dead_rows(&[400_000, 600_001]), 300);
+        assert_eq!(warned.len(), 1, "{warned:?}");
+        for said in ["1000001 dead rows", "\"gateway\""] {
+            assert!(warned[0].contains(said), "{warned:?}");
+        }
+    }
+}

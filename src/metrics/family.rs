@@ -174,7 +174,7 @@ families! {
     DEAD_ROWS = "postrider_dead_rows" Gauge, ["table"],
         "Dead rows of a narrow table, as Postgres' statistics have it.";
     OLDEST_SNAPSHOT = "postrider_oldest_snapshot_age_seconds" Gauge, [],
-        "Age of the oldest transaction whose snapshot keeps dead rows from being vacuumed.";
+        "How long somebody has kept dead rows from being vacuumed, as /v1/health/storage has it.";
 
     CPU = "process_cpu_seconds_total" Counter, [],
         "Processor time of the gateway, user and system.";

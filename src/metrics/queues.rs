@@ -54,7 +54,7 @@ pub struct Reading {
     pub queues: Vec<QueueNumbers>,
     /// Gateways alive.
     pub gateways: i64,
-    /// Age of the oldest snapshot; 0 if none is held.
+    /// For how long somebody has held a snapshot; 0 if nobody does.
     pub oldest_snapshot_age_seconds: f64,
 }
 

@@ -364,3 +364,23 @@ macro_rules! statements {
     };
 }
 use statements;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_session_says_how_long_anything_may_take() {
+        for (session, statement) in [(SESSION, "'30s'"), (MIGRATION_SESSION, "0")] {
+            for (name, value) in [
+                ("statement_timeout", statement),
+                ("lock_timeout", "'10s'"),
+                ("idle_in_transaction_session_timeout", "'60s'"),
+            ] {
+                let set = format!("SET {name} = {value};");
+                let lines = session.lines().filter(|line| line.trim() == set);
+                assert_eq!(lines.count(), 1, "{set} in {session}");
+            }
+        }
+    }
+}

@@ -9,26 +9,15 @@ statements! {
     QUEUE_NUMBERS = "queue_numbers";
 }
 
-/// Gateways alive, and the age of the oldest transaction whose snapshot keeps
-/// dead rows, this statement's and vacuums' own aside. What other roles do shows
-/// if this one may read all statistics.
+/// Gateways alive.
 const CLUSTER: &str = "
-    SELECT
-        (SELECT count(*) FROM postrider.gateways WHERE seen_at > now() - interval '10 s'),
-        (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(held.since)), 0)
-            ::double precision
-         FROM (
-            SELECT xact_start FROM pg_stat_activity
-            WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
-              AND backend_type <> 'autovacuum worker' AND query NOT LIKE 'VACUUM%'
-            UNION ALL
-            SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()
-         ) AS held (since))";
+    SELECT count(*) FROM postrider.gateways WHERE seen_at > now() - interval '10 s'";
 
 impl Store {
     /// The numbers of each queue and of the whole, as of now; the first `named`
     /// queues by name, by age, so that none changes sides but when one is
-    /// deleted. Two statements.
+    /// deleted. Three statements, the last of which is [`Store::storage`]'s: one
+    /// place says what a snapshot is.
     ///
     /// # Errors
     /// Any.
@@ -63,7 +52,7 @@ impl Store {
         Ok(Reading {
             queues,
             gateways: row.try_get(0)?,
-            oldest_snapshot_age_seconds: row.try_get(1)?,
+            oldest_snapshot_age_seconds: self.storage().await?.oldest_snapshot_seconds(),
         })
     }
 

@@ -332,3 +332,35 @@ impl Store {
         Ok(partitions)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_of_the_log_is_over_what_is_remembered_of_it() {
+        let (mut seen, began) = (Seen::default(), Instant::now());
+        for (seconds, wal, rate) in [
+            (0.0, 1e6, None),
+            // Too short to tell.
+            (0.5, 9e6, None),
+            (2.0, 9e6, Some(4e6)),
+            (10.0, 41e6, Some(4e6)),
+            (10.1, 41.4e6, Some(4e6)),
+            // The first is forgotten: from the one at 2 s on.
+            (26.0, 33e6, Some(1e6)),
+            // Another server, whose log is shorter, until the old one's is forgotten.
+            (27.0, 1e6, None),
+            (50.0, 3.4e6, None),
+            (52.0, 3.5e6, Some(1e5)),
+        ] {
+            let told = seen.rate(wal, began + Duration::from_secs_f64(seconds));
+            match (told, rate) {
+                (Some(told), Some(rate)) => {
+                    assert!((told / rate - 1.0).abs() < 0.01, "{told} at {seconds} s");
+                }
+                (told, rate) => assert_eq!(told, rate, "at {seconds} s"),
+            }
+        }
+    }
+}

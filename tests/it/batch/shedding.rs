@@ -88,15 +88,19 @@ async fn at_three_times_what_it_can_take_the_accepted_are_in_time_and_the_rest_k
     futures_util::future::join_all(tests).await;
 }
 
+/// No accepted request takes longer, on a machine that is busy with other tests too.
+const SLOWEST: Duration = Duration::from_secs(3);
+
 /// Statements that take so long, and so many times as much as they can take.
 async fn overload(takes: Duration, factor: u32) {
-    let batcher = start(&Arc::new(Mutex::new(takes)));
     // Two statements of ten at a time.
     let apart = takes / 20 / factor;
     let count = Duration::from_secs(4).as_nanos() / apart.as_nanos();
     let count = u32::try_from(count).unwrap();
     let mut tries = 0;
     loop {
+        // A new one each time: it has learned nothing from the last.
+        let batcher = start(&Arc::new(Mutex::new(takes)));
         let outcome = offer(&batcher, apart, count).await;
         let (good, what) = judge(outcome, takes, factor, count);
         tries += 1;
@@ -104,24 +108,26 @@ async fn overload(takes: Duration, factor: u32) {
             return;
         }
         // A machine that is busy with other tests may be slow; not every time.
-        assert!(tries < 5, "{what}");
+        assert!(tries < 3, "{what}");
     }
 }
 
-/// Whether all is as it should be, and what it is.
+/// Whether all is as it should be, and what it is. However busy the machine: some
+/// are accepted, none too late, and the others refused.
 fn judge(outcome: Outcome, takes: Duration, factor: u32, count: u32) -> (bool, String) {
     let (accepted, refused) = (outcome.accepted.len(), outcome.refused.len());
     let capacity = usize::try_from(count / factor).unwrap();
-    let (slowest, quickest) = (p99(outcome.accepted), p99(outcome.refused));
-    let what = format!(
-        "{takes:?} x {factor}: {accepted} accepted, p99 {slowest:?}; {refused} refused, \
-         p99 {quickest:?}"
-    );
+    let what = format!("{takes:?} x {factor}: {accepted} accepted, {refused} refused");
+    assert!(accepted > 0 && refused > 0, "{what}");
+    let slowest = outcome.accepted.iter().max().unwrap();
+    assert!(*slowest < SLOWEST, "{what}, the slowest {slowest:?}");
+    let (in_time, at_once) = (p99(outcome.accepted), p99(outcome.refused));
+    let what = format!("{what}, p99 {in_time:?} and {at_once:?}");
     // As much as it can take, and what waits in the end.
     let good = accepted >= capacity * 7 / 10
         && accepted <= capacity * 13 / 10
-        && slowest < Duration::from_secs(1)
-        && quickest < Duration::from_millis(100);
+        && in_time < Duration::from_secs(1)
+        && at_once < Duration::from_millis(100);
     (good, what)
 }
 

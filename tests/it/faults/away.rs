@@ -1,13 +1,16 @@
 //! Postgres out of reach, and back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{App, Database, Gateway, Link, config, eventually};
+use crate::support::{App, Database, Gateway, Link, Wire, config, eventually};
+
+/// Readiness follows the database within so long.
+const FOLLOWS: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_is_away_calls_are_503_and_work_again_when_it_is_back() {
@@ -17,11 +20,13 @@ async fn while_postgres_is_away_calls_are_503_and_work_again_when_it_is_back() {
     gateway.queue("work", json!({})).await;
     gateway.publish("work", json!({"body": 1})).await;
 
+    let cut = Instant::now();
     link.cut();
     eventually("it is noticed", async || {
         gateway.get("/readyz").await.status == 503
     })
     .await;
+    assert!(cut.elapsed() < FOLLOWS, "noticed after {:?}", cut.elapsed());
     gateway
         .get("/readyz")
         .await
@@ -38,11 +43,14 @@ async fn while_postgres_is_away_calls_are_503_and_work_again_when_it_is_back() {
             .expect_problem(503, "database-unavailable");
     }
 
+    let mended = Instant::now();
     link.mend().await;
     eventually("it is ready", async || {
         gateway.get("/readyz").await.status == 200
     })
     .await;
+    let after = mended.elapsed();
+    assert!(after < FOLLOWS, "ready after {after:?}");
     // Nothing of what was refused is there, and what was stored before is.
     let messages = gateway
         .receive("work", json!({"max_messages": 10, "wait_seconds": 5}))
@@ -82,35 +90,98 @@ async fn waiting_receivers_hold_no_connection() {
     assert!(connections <= 12, "{connections}");
 }
 
-/// The name is set together with the time-outs of statements, locks and idle
-/// transactions: a session without it has none of them.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_session_has_its_time_outs() {
-    let app = App::start().await;
-    app.queue("work", json!({})).await;
-    app.publish("work", json!({"body": 1})).await;
-    app.get("/readyz").await.expect(StatusCode::OK);
-    let mut database = app.database.connect().await;
-    // The one that listens to other gateways may still be on its way.
-    eventually("one listens", async || {
-        let (listening,): (i64,) = sqlx::query_as(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND query LIKE 'LISTEN%'",
-        )
-        .fetch_one(&mut database)
-        .await
-        .unwrap();
-        listening == 1
-    })
-    .await;
-    let (all, without): (i64, i64) = sqlx::query_as(
-        "SELECT count(*), count(*) FILTER (WHERE application_name <> 'postrider')
-         FROM pg_stat_activity
-         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+/// A kind of session: what only it sends, and its time-outs of statements, of locks
+/// and of transactions that do nothing.
+type Kind = (&'static str, fn(&str) -> bool, [&'static str; 3]);
+
+/// Nothing that they do takes longer.
+const USUAL: [&str; 3] = ["30s", "10s", "1min"];
+
+const KINDS: [Kind; 7] = [
+    // Making an index takes as long as it takes.
+    (
+        "migrations",
+        |sent| sent.contains("'postrider migrate'"),
+        ["0", "10s", "1min"],
+    ),
+    (
+        "vacuum",
+        |sent| sent.starts_with("VACUUM"),
+        ["10min", "10s", "1min"],
+    ),
+    ("hot pool", |sent| sent.starts_with("-- publish:"), USUAL),
+    (
+        "other pool",
+        |sent| sent.contains("INSERT INTO postrider.gateways"),
+        USUAL,
+    ),
+    ("listener", |sent| sent.starts_with("LISTEN"), USUAL),
+    (
+        "probe",
+        |sent| sent.contains("'transaction_read_only'"),
+        USUAL,
+    ),
+    ("watchdog", |sent| sent.contains("array_agg(pid)"), USUAL),
+];
+
+/// The time-outs that are in force after what a session has set.
+async fn time_outs(database: &Database, session: &[String]) -> [String; 3] {
+    let mut same = database.connect().await;
+    let set = session
+        .iter()
+        .filter(|sent| sent.trim_start().starts_with("SET ") && !sent.starts_with("SET LOCAL"));
+    for sent in set {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sent.clone()))
+            .execute(&mut same)
+            .await
+            .unwrap();
+    }
+    sqlx::query_as::<_, (String, String, String)>(
+        "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),
+            current_setting('idle_in_transaction_session_timeout')",
     )
-    .fetch_one(&mut database)
+    .fetch_one(&mut same)
     .await
-    .unwrap();
-    assert!(all >= 4, "{all}");
-    assert_eq!(without, 0);
+    .unwrap()
+    .into()
+}
+
+/// The server does not tell what others have set, so it is heard on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_session_sets_its_time_outs_before_it_does_anything() {
+    let database = Database::migrated().await;
+    let wire = Wire::tap(&database).await;
+    let gateway = Gateway::start(&config(wire.url())).await;
+    gateway.queue("work", json!({})).await;
+    gateway.get("/readyz").await.expect(StatusCode::OK);
+    assert!(gateway.app.store().vacuum_hot_tables().await.unwrap());
+    // What is stuck for two seconds is asked after.
+    let mut holder = database.connect().await;
+    let held = "BEGIN; LOCK TABLE postrider.ready IN EXCLUSIVE MODE";
+    sqlx::raw_sql(held).execute(&mut holder).await.unwrap();
+    let watched = async {
+        let kind = |what: &Kind| {
+            let sent = |sent: &String| (what.1)(sent);
+            wire.sessions().iter().any(|all| all.iter().any(sent))
+        };
+        eventually("there is a session of each kind", async || {
+            KINDS.iter().all(kind)
+        })
+        .await;
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut holder)
+            .await
+            .unwrap();
+    };
+    tokio::join!(gateway.publish("work", json!({"body": 1})), watched);
+
+    // A session that was just made may not have said anything.
+    let sessions = wire.sessions().into_iter().filter(|all| !all.is_empty());
+    for session in sessions {
+        let first = session[0].trim_start();
+        assert!(first.starts_with("SET application_name"), "{session:#?}");
+        let is = |kind: &&Kind| session.iter().any(|sent| (kind.1)(sent));
+        let (kind, _, expected) = KINDS.iter().find(is).unwrap_or(&("other", |_| true, USUAL));
+        assert_eq!(time_outs(&database, &session).await, *expected, "{kind}");
+    }
 }

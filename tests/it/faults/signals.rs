@@ -55,20 +55,6 @@ async fn a_hang_up_without_tls_ends_nothing() {
     assert!(ended.success(), "{ended:?}");
 }
 
-/// The most that the process has had in memory so far, in MiB.
-fn peak(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib: u64 = line
-        .unwrap()
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
-    kib / 1024
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn bombs_take_no_more_than_the_limit_on_bodies() {
     const BOMBS: u64 = 12;
@@ -90,7 +76,7 @@ async fn bombs_take_no_more_than_the_limit_on_bodies() {
     let zstd = zstd::encode_all(&vec![0; 16 << 20][..], 3)
         .unwrap()
         .repeat(64);
-    let before = peak(&process);
+    let before = process.peak_mib();
     let mut bombs = JoinSet::new();
     for n in 0..BOMBS {
         let (coding, bomb) = [("gzip", &gzip), ("zstd", &zstd)][usize::from(n % 2 == 0)];
@@ -106,6 +92,6 @@ async fn bombs_take_no_more_than_the_limit_on_bodies() {
     }
     // Each may have 16 MiB, and as much again while its buffer grows. Whole they
     // would be 12 GiB.
-    let grown = peak(&process) - before;
+    let grown = process.peak_mib() - before;
     assert!(grown < 2 * 16 * BOMBS + 64, "{grown} MiB");
 }

@@ -4,6 +4,8 @@ mod promtool;
 mod queues;
 mod requests;
 mod statements;
+mod storage;
+mod waits;
 mod webhooks;
 
 use std::time::Duration;

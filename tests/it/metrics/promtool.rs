@@ -86,6 +86,104 @@ async fn promtool_finds_nothing_to_say_after_traffic_of_every_kind() {
     assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
 }
 
+/// What dashboards and alerts rest on, kind and labels: what goes from here is
+/// gone for those who use it. Other than in the table and the code, it stands here
+/// so that nothing vanishes from both.
+const PROMISED: [(&str, &str, &[&str]); 28] = [
+    (
+        "postrider_http_requests_total",
+        "counter",
+        &["operation", "status"],
+    ),
+    (
+        "postrider_http_request_duration_seconds",
+        "histogram",
+        &["operation"],
+    ),
+    ("postrider_queue_messages", "gauge", &["queue", "state"]),
+    (
+        "postrider_queue_oldest_ready_age_seconds",
+        "gauge",
+        &["queue"],
+    ),
+    ("postrider_queue_consumers", "gauge", &["queue"]),
+    ("postrider_queue_published_total", "counter", &["queue"]),
+    ("postrider_queue_delivered_total", "counter", &["queue"]),
+    ("postrider_queue_acked_total", "counter", &["queue"]),
+    ("postrider_queue_nacked_total", "counter", &["queue"]),
+    ("postrider_queue_expired_total", "counter", &["queue"]),
+    ("postrider_queue_dead_lettered_total", "counter", &["queue"]),
+    (
+        "postrider_publish_to_first_delivery_seconds",
+        "histogram",
+        &[],
+    ),
+    ("postrider_lease_to_ack_seconds", "histogram", &[]),
+    (
+        "postrider_webhook_attempts_total",
+        "counter",
+        &["queue", "outcome"],
+    ),
+    (
+        "postrider_webhook_attempt_duration_seconds",
+        "histogram",
+        &["queue"],
+    ),
+    ("postrider_webhook_breaker_state", "gauge", &["queue"]),
+    ("postrider_batch_rows", "histogram", &["verb"]),
+    ("postrider_batch_duration_seconds", "histogram", &["verb"]),
+    ("postrider_batch_wait_seconds", "histogram", &["verb"]),
+    ("postrider_database_up", "gauge", &[]),
+    (
+        "postrider_database_connections",
+        "gauge",
+        &["pool", "state"],
+    ),
+    ("postrider_database_connections_max", "gauge", &["pool"]),
+    (
+        "postrider_database_acquire_duration_seconds",
+        "histogram",
+        &["pool"],
+    ),
+    (
+        "postrider_watermark_violations_total",
+        "counter",
+        &["table"],
+    ),
+    ("postrider_vacuums_total", "counter", &[]),
+    ("postrider_vacuum_duration_seconds", "histogram", &[]),
+    ("postrider_dead_rows", "gauge", &["table"]),
+    ("postrider_oldest_snapshot_age_seconds", "gauge", &[]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_promised_is_shown_with_its_labels() {
+    let hook = Hook::start(json!({}), json!({})).await;
+    hook.publish_many(1).await;
+    hook.drained().await;
+    shows(&hook, &["postrider_queue_acked_total{queue=\"orders\"} 1"]).await;
+    let text = scrape(&hook).await;
+    for (name, kind, labels) in PROMISED {
+        let head = format!("# TYPE {name} {kind}");
+        assert!(text.lines().any(|line| line == head), "{head}: {text}");
+        let suffix = if kind == "histogram" { "_count" } else { "" };
+        let series = match labels {
+            [] => format!("{name}{suffix} "),
+            labels => format!("{name}{suffix}{{{}=\"", labels[0]),
+        };
+        let line = text.lines().find(|line| line.starts_with(&series));
+        let line = line.unwrap_or_else(|| panic!("no {series}: {text}"));
+        for label in labels {
+            assert!(line.contains(&format!("{label}=\"")), "{line}");
+        }
+        assert_eq!(line.matches("=\"").count(), labels.len(), "{line}");
+    }
+    for state in ["ready", "leased", "delayed", "dead"] {
+        let series = format!("postrider_queue_messages{{queue=\"orders\",state=\"{state}\"}} ");
+        assert!(text.contains(&series), "{series}: {text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_and_the_scrape_name_the_same_metrics() {
     let app = App::start().await;

@@ -210,20 +210,3 @@ async fn messages_are_timed_from_publish_to_lease_and_from_lease_to_ack() {
     let held = series("postrider_lease_to_ack_seconds_sum");
     assert!((0.05..20.0).contains(&held), "{held}");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_holds_a_snapshot_shows_with_its_age() {
-    use sqlx::Executor as _;
-
-    let app = App::start().await;
-    let mut held = app.database.connect().await;
-    held.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM postrider.queues")
-        .await
-        .unwrap();
-    eventually("it is there", async || {
-        let text = scrape(&app).await;
-        value(&text, "postrider_oldest_snapshot_age_seconds").is_some_and(|age| age > 1.0)
-    })
-    .await;
-    held.execute("ROLLBACK").await.unwrap();
-}

@@ -23,7 +23,16 @@ pub(crate) struct Wire {
 #[derive(Default)]
 struct Heard {
     statements: Vec<String>,
+    /// The same by connection, in the order in which they were made.
+    sessions: Vec<Vec<String>>,
     warnings: Vec<String>,
+}
+
+impl Heard {
+    fn statement(&mut self, session: usize, statement: String) {
+        self.sessions[session].push(statement.clone());
+        self.statements.push(statement);
+    }
 }
 
 /// A message of the protocol: its type and what follows the length.
@@ -52,9 +61,14 @@ impl Wire {
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 let (asked, answered) = (Arc::clone(&hearing), Arc::clone(&hearing));
+                let session = {
+                    let sessions = &mut hearing.lock().unwrap().sessions;
+                    sessions.push(Vec::new());
+                    sessions.len() - 1
+                };
                 // Either side may go away.
                 both_ways.spawn(async move {
-                    let _ = pass_questions(from_client, to_server, &asked).await;
+                    let _ = pass_questions(from_client, to_server, &asked, session).await;
                 });
                 both_ways.spawn(async move {
                     let _ = pass_answers(from_server, to_client, &answered).await;
@@ -91,6 +105,11 @@ impl Wire {
         of_it.filter(|sent| texts.contains(sent.as_str())).count()
     }
 
+    /// What was sent over each connection, also over those that are closed.
+    pub(crate) fn sessions(&self) -> Vec<Vec<String>> {
+        self.heard.lock().unwrap().sessions.clone()
+    }
+
     /// What the server warned of since this was last asked.
     pub(crate) fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.heard.lock().unwrap().warnings)
@@ -101,6 +120,7 @@ async fn pass_questions(
     from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     heard: &Mutex<Heard>,
+    session: usize,
 ) -> std::io::Result<()> {
     let mut from = BufReader::new(from);
     // The first message has no type: who is there.
@@ -123,11 +143,11 @@ async fn pass_questions(
             b'B' => {
                 let statement = texts.nth(1).unwrap_or_default();
                 let statement = prepared.get(&statement).cloned().unwrap_or_default();
-                heard.lock().unwrap().statements.push(statement);
+                heard.lock().unwrap().statement(session, statement);
             }
             b'Q' => {
                 let statement = texts.next().unwrap_or_default();
-                heard.lock().unwrap().statements.push(statement);
+                heard.lock().unwrap().statement(session, statement);
             }
             _ => {}
         }

@@ -81,6 +81,48 @@ async fn all_has_a_line_for_every_request_and_off_for_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_has_one_line_for_each_request_and_no_second() {
+    let (_database, running) = start(&JSON, &[("POSTRIDER_LOG_REQUESTS", "all")]).await;
+    use_it(&running).await;
+    // Such as are answered at once, in the end, by no handler, and by the outermost
+    // layers; side by side.
+    let asked = (0..60).map(|n| {
+        let (method, path) = match n % 6 {
+            0 => (Method::GET, "/v1/queues/orders"),
+            1 => (Method::GET, "/nowhere"),
+            2 => (Method::DELETE, "/livez"),
+            3 => (Method::GET, "/metrics"),
+            4 => (Method::HEAD, "/readyz"),
+            _ => (Method::POST, "/v1/queues/orders/receive"),
+        };
+        let id = format!("request-{n}");
+        let request = running
+            .request(method, path)
+            .header("x-request-id", &id)
+            .header("content-type", "application/json");
+        let request = match n % 6 {
+            5 => request.body(r#"{"wait_seconds":0.2}"#),
+            _ => request,
+        };
+        async move {
+            Answer::of(request).await;
+            id
+        }
+    });
+    let mut asked = futures_util::future::join_all(asked).await;
+    let log = running.stop();
+    let (of_those, of_others): (Vec<_>, Vec<_>) = lines(&log)
+        .into_iter()
+        .map(|line| line["request_id"].as_str().unwrap().to_owned())
+        .partition(|id| id.starts_with("request-"));
+    let mut of_those: Vec<String> = of_those;
+    of_those.sort();
+    asked.sort();
+    assert_eq!(of_those, asked);
+    assert_eq!(of_others.len(), 3, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_a_warning_save_for_health_checks() {
     let (database, running) = start(&JSON, &[]).await;
     running.queue("orders", json!({})).await;
