@@ -153,6 +153,7 @@ async fn every_session_sets_its_time_outs_before_it_does_anything() {
     let wire = Wire::tap(&database).await;
     let gateway = Gateway::start(&config(wire.url())).await;
     gateway.queue("work", json!({})).await;
+    gateway.publish("work", json!({"body": 1})).await;
     gateway.get("/readyz").await.expect(StatusCode::OK);
     assert!(gateway.app.store().vacuum_hot_tables().await.unwrap());
     // What is stuck for two seconds is asked after.

@@ -353,7 +353,6 @@ async fn at_three_times_capacity_memory_is_bounded() {
         accepted, refused, ..
     } = Overload::of(&calls.join_all().await);
     let grown = process.peak_mib() - before;
-    println!("{accepted} {refused} {grown}");
     assert!(u64::from(refused) > 2 * MOST, "{refused}");
     assert!(grown < MOST, "{accepted}, {refused}: {grown} MiB");
 }
