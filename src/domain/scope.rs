@@ -212,7 +212,62 @@ impl Scopes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Texts that are scopes, and such as are nearly.
+    fn texts() -> impl Strategy<Value = String> {
+        let verb = prop::sample::select(vec![
+            "publish", "consume", "manage", "monitor", "admin", "Publish", "",
+        ]);
+        let rest = prop_oneof![
+            Just(String::new()),
+            ":[A-Za-z0-9_.*-]{0,6}",
+            ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,90}\\*?",
+            ":.{0,8}",
+        ];
+        prop_oneof![
+            (verb, rest).prop_map(|(verb, rest)| format!("{verb}{rest}")),
+            "\\PC{0,20}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_scope_is_written_as_it_was_read_or_is_none(text in texts()) {
+            if let Ok(scope) = Scope::parse(&text, "") {
+                prop_assert_eq!(scope.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn a_name_is_a_scope_and_so_is_every_beginning_of_one(
+            verb in prop::sample::select(vec!["publish", "consume", "manage"]),
+            name in "[A-Za-z0-9_](\\.?[A-Za-z0-9_-]){0,20}", end in 0usize..40,
+        ) {
+            for pattern in [name.clone(), format!("{}*", &name[..end.min(name.len())])] {
+                let text = format!("{verb}:{pattern}");
+                prop_assert!(Scope::parse(&text, "").is_ok(), "{}", text);
+            }
+        }
+
+        // Of few letters, so that they often match.
+        #[test]
+        fn a_pattern_takes_its_name_or_all_that_begin_with_it(
+            begin in "[ab_](\\.?[ab_-]){0,3}", open: bool, name in "[ab_](\\.?[ab_-]){0,5}",
+            more in "[ab_-]{0,2}", near: bool,
+        ) {
+            let text = format!("consume:{begin}{}", if open { "*" } else { "" });
+            let Ok(Scope::Named(Verb::Consume, pattern)) = Scope::parse(&text, "") else {
+                return Err(TestCaseError::fail(text));
+            };
+            let name = if near { format!("{begin}{more}") } else { name };
+            let takes = if open { name.starts_with(&begin) } else { name == begin };
+            let name = QueueName::parse(&name, "").expect("a name");
+            prop_assert_eq!(pattern.takes(&name), takes, "{} {}", text, name);
+        }
+    }
 
     fn scopes(all: &[&str]) -> Scopes {
         Scopes(

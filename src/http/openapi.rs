@@ -8,6 +8,7 @@ use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::middleware;
 use utoipa::OpenApi;
+use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Object, Ref, RefOr, Response, Schema};
 use utoipa_axum::router::OpenApiRouter;
@@ -191,6 +192,7 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
             let id = operation.operation_id.as_deref().unwrap_or_default();
             let access = Access::of(id);
             operation.security = Some(access.security());
+            let malformed = RefOr::T(Response::new(of_malformed(operation)));
             let responses = &mut operation.responses.responses;
             let of_bodies = [
                 ("408", "`body-timeout`: the body did not arrive within 30 s"),
@@ -204,7 +206,6 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
                 .into_iter()
                 .filter(|_| operation.request_body.is_some());
             for (status, description) in [
-                ("400", "The path, the query or the body is not well-formed"),
                 ("414", "`uri-too-long`: over 8 KiB"),
                 ("431", "`headers-too-large`: over 64, or one over 16 KiB"),
                 ("500", "`internal`: a bug; the log has more"),
@@ -222,6 +223,7 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
                     .entry(status.to_owned())
                     .or_insert_with(|| RefOr::T(Response::new(description)));
             }
+            responses.entry("400".to_owned()).or_insert(malformed);
             for (status, response) in responses.iter_mut() {
                 if let RefOr::T(response) = response
                     && (status.starts_with('4') || status.starts_with('5'))
@@ -234,6 +236,39 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         }
     }
     document
+}
+
+/// What an operation says to a request that is not well-formed: it depends on what
+/// there is to be malformed.
+fn of_malformed(operation: &Operation) -> String {
+    let parameters = operation.parameters.as_deref().unwrap_or_default();
+    let has = |place: &ParameterIn, names: &[&str]| {
+        parameters.iter().any(|parameter| match parameter {
+            RefOr::T(p) => {
+                p.parameter_in == *place && (names.is_empty() || names.contains(&&*p.name))
+            }
+            RefOr::Ref(_) => false,
+        })
+    };
+    [
+        (has(&ParameterIn::Path, &[]), &["invalid-path"][..]),
+        (true, &["invalid-query"]),
+        (
+            // The one that continues a stream is a cursor, too.
+            has(&ParameterIn::Query, &["cursor", "after"]),
+            &["invalid-cursor"],
+        ),
+        (
+            operation.request_body.is_some(),
+            &["malformed-json", "malformed-encoding", "body-cut-off"],
+        ),
+    ]
+    .into_iter()
+    .filter(|(has, _)| *has)
+    .flat_map(|(_, codes)| codes)
+    .map(|code| format!("`{code}`"))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 /// Turns schemas of flattened structs from `allOf` into one object each. As

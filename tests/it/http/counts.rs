@@ -16,7 +16,7 @@ pub(super) async fn expect_counts(gateway: &Gateway, queue: &str, expected: &Val
 }
 
 /// Of each setting: a pointer, the ends of its range, what lies outside.
-fn ranges() -> [(&'static str, Value, Value); 20] {
+pub(super) fn ranges() -> [(&'static str, Value, Value); 20] {
     const YEAR: i64 = 365 * 86_400;
     [
         (
@@ -115,7 +115,7 @@ fn ranges() -> [(&'static str, Value, Value); 20] {
 }
 
 /// And of those that say how much and how fast.
-fn ranges_of_limits() -> [(&'static str, Value, Value); 5] {
+pub(super) fn ranges_of_limits() -> [(&'static str, Value, Value); 5] {
     [
         (
             "/max_in_flight",

@@ -9,6 +9,7 @@ mod priorities;
 mod pushes;
 mod rotation;
 mod schema;
+mod seen;
 mod snapshots;
 mod streams;
 mod ten_million;

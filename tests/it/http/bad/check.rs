@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use postrider::config::Config;
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::table::Row;
-use crate::support::{Database, Gateway, Link, config, eventually};
+use crate::support::{Answer, Database, Gateway, Link, config, eventually};
 
 /// What the rows are about.
 pub(super) struct There {
@@ -20,6 +22,39 @@ pub(super) struct There {
     pub(super) expired: String,
     /// A message of `orders`.
     pub(super) id: String,
+    /// A dead letter of `revived` until it was put back.
+    pub(super) revived: String,
+}
+
+/// A message that died and was put back, which takes it once.
+async fn revived(gateway: &Gateway) -> String {
+    gateway.queue("revived", json!({})).await;
+    let id = gateway.publish("revived", json!({"body": 1})).await;
+    let message = gateway.receive_one("revived").await;
+    let bury = json!({"dead_letter": true});
+    gateway
+        .settle("nack", "revived", &[&message["receipt"]], bury)
+        .await
+        .expect(StatusCode::OK);
+    let redrive = "/v1/queues/revived/dead-letters/redrive";
+    let redriven = gateway.post(redrive, json!({"ids": [id]})).await;
+    assert_eq!(redriven.expect(StatusCode::OK)["ids"], json!([id]));
+    id
+}
+
+/// A queue with a webhook, to which nothing is pushed.
+async fn pushed(gateway: &Gateway) {
+    gateway.queue("pushed", json!({})).await;
+    // Whatever the gateway allows it may be pushed to a public address.
+    let hook = json!({"url": "https://1.1.1.1/hook"});
+    gateway
+        .put("/v1/queues/pushed/webhook", hook)
+        .await
+        .expect(StatusCode::CREATED);
+    gateway
+        .post("/v1/queues/pushed/webhook/pause", "")
+        .await
+        .expect(StatusCode::OK);
 }
 
 async fn furnish(gateway: &Gateway) -> There {
@@ -34,6 +69,8 @@ async fn furnish(gateway: &Gateway) -> There {
     gateway
         .subscription("shop", "s", json!({"queue": "work"}))
         .await;
+    let revived = revived(gateway).await;
+    pushed(gateway).await;
     // Away from queues whose messages would run out of attempts meanwhile.
     gateway
         .queue("slow", json!({"backoff": {"initial_seconds": 3600}}))
@@ -52,7 +89,7 @@ async fn furnish(gateway: &Gateway) -> There {
             json!({"delay_seconds": 0}),
         )
         .await
-        .expect(reqwest::StatusCode::OK);
+        .expect(StatusCode::OK);
     let second = gateway
         .receive("orders", json!({"wait_seconds": 20, "lease_seconds": 3600}))
         .await;
@@ -67,6 +104,7 @@ async fn furnish(gateway: &Gateway) -> There {
         older: text(&first),
         expired: text(&short[0]),
         id,
+        revived,
     }
 }
 
@@ -90,37 +128,108 @@ async fn fingerprint(database: &Database) -> Vec<(String, i64)> {
     .unwrap()
 }
 
+/// A gateway with something to be asked about, and its Postgres, which can be
+/// taken away.
+pub(super) struct Bench {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) there: There,
+    database: Database,
+    link: Link,
+    before: Vec<(String, i64)>,
+}
+
+impl Bench {
+    /// With what the tests' gateways have, changed.
+    pub(super) async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let database = Database::migrated().await;
+        let link = Link::to(&database).await;
+        let mut config = config(link.url());
+        change(&mut config);
+        let gateway = Arc::new(Gateway::start(&config).await);
+        let there = furnish(&gateway).await;
+        let before = fingerprint(&database).await;
+        Self {
+            gateway,
+            there,
+            database,
+            link,
+            before,
+        }
+    }
+
+    /// Takes Postgres away, until all that was known of it is forgotten.
+    pub(super) async fn cut(&mut self) {
+        let gateway = &self.gateway;
+        let ready = gateway.get("/readyz").await;
+        assert_eq!(ready.expect(StatusCode::OK)["status"], "ok");
+        self.link.cut();
+        let cut = Instant::now();
+        eventually("what was known of Postgres is forgotten", async || {
+            // What was read just before is good for two seconds.
+            let is_old = cut.elapsed() > Duration::from_secs(2);
+            let publish = gateway.post("/v1/queues/orders/messages", "{}").await;
+            let topic = gateway.post("/v1/topics/shop/messages", "{}").await;
+            is_old && publish.status == 503 && topic.status == 503
+        })
+        .await;
+        self.assert_away().await;
+    }
+
+    /// While Postgres is away the gateway is live and not ready, and says when
+    /// to ask again.
+    async fn assert_away(&self) {
+        let live = self.gateway.get("/livez").await;
+        live.expect(StatusCode::OK);
+        assert_away(&self.gateway.get("/readyz").await);
+    }
+
+    /// Brings it back.
+    pub(super) async fn mend(&mut self) {
+        self.assert_away().await;
+        self.link.mend().await;
+        eventually("it is back", async || {
+            self.gateway.get("/readyz").await.status == 200
+        })
+        .await;
+    }
+
+    /// What is stored now is what has to stay.
+    pub(super) async fn remember(&mut self) {
+        self.before = fingerprint(&self.database).await;
+    }
+
+    /// Nothing was stored.
+    pub(super) async fn assert_unchanged(&self) {
+        assert_eq!(fingerprint(&self.database).await, self.before);
+    }
+}
+
+/// What is answered while Postgres is away, where it has to be asked.
+#[track_caller]
+pub(super) fn assert_away(answer: &Answer) {
+    // And `Retry-After`.
+    answer.expect_problem(503, "database-unavailable");
+}
+
 /// Sends every row with Postgres up, then every row with it down: the answers
 /// are those of the table, none takes long, and nothing is stored.
 pub(super) async fn check(rows: impl FnOnce(&There) -> Vec<Row>) {
-    let database = Database::migrated().await;
-    let mut link = Link::to(&database).await;
-    let gateway = Arc::new(Gateway::start(&config(link.url())).await);
-    let rows = rows(&furnish(&gateway).await);
-    let before = fingerprint(&database).await;
-    run(&gateway, &rows, true).await;
-    assert_eq!(fingerprint(&database).await, before);
+    check_at(|_| {}, rows).await;
+}
 
-    link.cut();
-    let cut = Instant::now();
-    eventually("what was known of Postgres is forgotten", async || {
-        // What was read just before is good for two seconds.
-        let is_old = cut.elapsed() > Duration::from_secs(2);
-        let publish = gateway.post("/v1/queues/orders/messages", "{}").await;
-        let topic = gateway.post("/v1/topics/shop/messages", "{}").await;
-        is_old && publish.status == 503 && topic.status == 503
-    })
-    .await;
-    let live = gateway.get("/livez").await;
-    live.expect(reqwest::StatusCode::OK);
-    run(&gateway, &rows, false).await;
-
-    link.mend().await;
-    eventually("it is back", async || {
-        gateway.get("/readyz").await.status == 200
-    })
-    .await;
-    assert_eq!(fingerprint(&database).await, before);
+/// The same at a gateway with other settings.
+pub(super) async fn check_at(
+    change: impl FnOnce(&mut Config),
+    rows: impl FnOnce(&There) -> Vec<Row>,
+) {
+    let mut bench = Bench::start(change).await;
+    let rows = rows(&bench.there);
+    run(&bench.gateway, &rows, true).await;
+    bench.assert_unchanged().await;
+    bench.cut().await;
+    run(&bench.gateway, &rows, false).await;
+    bench.mend().await;
+    bench.assert_unchanged().await;
 }
 
 async fn run(gateway: &Arc<Gateway>, rows: &[Row], is_up: bool) {
@@ -135,7 +244,7 @@ async fn run(gateway: &Arc<Gateway>, rows: &[Row], is_up: bool) {
             let _turn = turns.acquire().await.unwrap();
             // The longest that anything may take is a body: 30 s.
             let limit = Duration::from_secs(45);
-            match tokio::time::timeout(limit, row.answer(&gateway)).await {
+            match tokio::time::timeout(limit, row.send.answer(&gateway)).await {
                 Ok(answer) => row.judge(&answer, is_up).err().map(|wrong| {
                     let text: String = answer.text.chars().take(300).collect();
                     format!("{wrong}: {}: {} {text}", row.name(), answer.status)

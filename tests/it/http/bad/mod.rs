@@ -3,12 +3,19 @@
 //! that stands beside it; down, it is the same where nobody has to be asked, else
 //! 503 with `Retry-After`. It is never 500, nothing hangs, nothing is stored.
 
+mod accepted;
 mod access;
 mod check;
+mod controls;
 mod fields;
+mod got;
 pub(super) mod http;
 mod json;
+mod names;
+mod numbers;
 mod receipts;
+mod sizes;
+mod slow;
 mod state;
 mod table;
 mod topics;

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::check::{There, check};
+use super::super::counts::expect_counts;
+use super::check::{Bench, There, assert_away, check};
 use super::table::{Row, post};
 use crate::support::App;
 
@@ -54,6 +55,29 @@ fn rows(there: &There) -> Vec<Row> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_good_receipt_changes_nothing() {
     check(rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ran_out_and_that_nobody_else_has_is_acked() {
+    let mut bench = Bench::start(|_| {}).await;
+    let ack = json!({"receipts": [bench.there.expired]}).to_string();
+    let path = "/v1/queues/slow/ack";
+    bench.cut().await;
+    assert_away(&bench.gateway.post(path, &ack).await);
+    bench.mend().await;
+    bench.assert_unchanged().await;
+
+    let acked = bench.gateway.post(path, &ack).await;
+    assert_eq!(
+        acked.expect(StatusCode::OK)["results"],
+        json!([{"ok": true}])
+    );
+    expect_counts(
+        &bench.gateway,
+        "slow",
+        &json!({"ready": 0, "leased": 0, "delayed": 0, "dead": 0}),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
-//! What is not there, and names that nothing can have.
+//! What is not there.
 
-use super::check::check;
+use serde_json::json;
+
+use super::check::{There, check};
 use super::table::{Row, post, send};
 
 /// Every call on something in a queue: method, path below it, body.
@@ -63,49 +65,6 @@ fn unknown() -> Vec<Row> {
     rows
 }
 
-/// Names that nothing can have.
-fn no_names() -> Vec<Row> {
-    let long = "x".repeat(81);
-    let mut rows = Vec::new();
-    for name in [
-        "%20",
-        "a%20b",
-        "a%2Fb",
-        "a%0Ab",
-        "a%7Fb",
-        "a%E2%80%AEb",
-        "a%E2%80%8Fb",
-        "a..b",
-        "a%5Cb",
-        "-a",
-        "%C3%BC",
-        "a%3Fb",
-        "a;b",
-        "a:b",
-        "a*",
-        "a%25",
-        "%2E%2E%2Fx",
-        ".hidden",
-        &long,
-    ] {
-        let path = format!("/v1/queues/{name}");
-        for row in [
-            send("PUT", &path).json("{}"),
-            send("GET", &path),
-            post(format!("{path}/messages"), r#"{"body": 1}"#),
-            send("GET", format!("{path}/messages/msg_0000000000001")),
-        ] {
-            rows.push(row.invalid("queue"));
-        }
-        let topic = format!("/v1/topics/{name}");
-        rows.push(send("PUT", &topic).json("{}").invalid("topic"));
-        let subscription = format!("/v1/topics/shop/subscriptions/{name}");
-        rows.push(send("PUT", subscription).json("{}").invalid("subscription"));
-    }
-    rows.push(send("GET", "/v1/queues//messages").invalid("queue"));
-    rows
-}
-
 /// Messages that are not there, or cannot be.
 fn no_ids() -> Vec<Row> {
     let long = "x".repeat(5000);
@@ -139,7 +98,21 @@ fn no_ids() -> Vec<Row> {
     rows
 }
 
+/// A dead letter that was put back is none any more.
+fn put_back(there: &There) -> Vec<Row> {
+    let letters = "/v1/queues/revived/dead-letters";
+    let ids = json!({"ids": [there.revived]}).to_string();
+    let one = format!("{letters}/{}", there.revived);
+    [
+        post(format!("{letters}/redrive"), ids),
+        send("GET", &one),
+        send("DELETE", &one),
+    ]
+    .map(|row| row.refused(404, "dead-letter-not-found").needs_postgres())
+    .into()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_or_cannot_be_is_refused() {
-    check(|_| [unknown(), no_names(), no_ids()].concat()).await;
+    check(|there| [unknown(), no_ids(), put_back(there)].concat()).await;
 }

@@ -1,35 +1,25 @@
 //! The rows of the table: what is sent, and what has to come.
 
-use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::time::Duration;
 
-use crate::support::{Answer, Gateway};
+use serde_json::Value;
+
+use super::got::{After, Got, Send};
 
 /// One bad request and its answer.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
-    send: Send,
+    pub(super) send: Send,
     /// Any of these; 0 is a connection that was closed without an answer.
     statuses: Vec<u16>,
     code: Option<String>,
     pointer: Option<String>,
     header: Option<(&'static str, &'static str)>,
+    /// Seconds that it takes.
+    takes: Option<Range<f64>>,
     down: Down,
-}
-
-/// What is sent.
-#[derive(Debug, Clone)]
-enum Send {
-    /// By a client library.
-    Http {
-        method: String,
-        path: String,
-        content_type: Option<String>,
-        body: Vec<u8>,
-    },
-    /// As it stands, over a socket; and whether that is all that ever comes.
-    Raw { bytes: Vec<u8>, ends: bool },
 }
 
 /// What is answered while Postgres is away.
@@ -48,7 +38,7 @@ pub(super) fn send(method: &str, path: impl Into<String>) -> Row {
     Row::new(Send::Http {
         method: method.to_owned(),
         path: path.into(),
-        content_type: None,
+        headers: Vec::new(),
         body: Vec::new(),
     })
 }
@@ -60,14 +50,22 @@ pub(super) fn post(path: impl Into<String>, json: impl Into<Vec<u8>>) -> Row {
 
 /// Bytes over a socket, and nothing behind them for as long as it takes.
 pub(super) fn raw(bytes: impl Into<Vec<u8>>) -> Row {
-    let bytes = bytes.into();
-    Row::new(Send::Raw { bytes, ends: false })
+    raw_with(bytes, After::Silence)
 }
 
 /// Bytes over a socket, and its end.
 pub(super) fn raw_cut_off(bytes: impl Into<Vec<u8>>) -> Row {
+    raw_with(bytes, After::End)
+}
+
+/// Bytes over a socket, and one more now and then.
+pub(super) fn raw_dripping(bytes: impl Into<Vec<u8>>, every: Duration) -> Row {
+    raw_with(bytes, After::Drip(every))
+}
+
+fn raw_with(bytes: impl Into<Vec<u8>>, after: After) -> Row {
     let bytes = bytes.into();
-    Row::new(Send::Raw { bytes, ends: true })
+    Row::new(Send::Raw { bytes, after })
 }
 
 impl Row {
@@ -78,6 +76,7 @@ impl Row {
             code: None,
             pointer: None,
             header: None,
+            takes: None,
             down: Down::TheSame,
         }
     }
@@ -88,13 +87,14 @@ impl Row {
     }
 
     /// With a body of a content type.
-    pub(super) fn typed(mut self, content_type: &str, bytes: impl Into<Vec<u8>>) -> Self {
-        self = self.untyped(bytes);
-        if let Send::Http {
-            content_type: c, ..
-        } = &mut self.send
-        {
-            *c = Some(content_type.to_owned());
+    pub(super) fn typed(self, content_type: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.untyped(bytes).header("content-type", content_type)
+    }
+
+    /// With a header.
+    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+        if let Send::Http { headers, .. } = &mut self.send {
+            headers.push((name.to_owned(), value.to_owned()));
         }
         self
     }
@@ -120,6 +120,11 @@ impl Row {
         self
     }
 
+    /// Nothing is wrong with it, though one might think so.
+    pub(super) fn answered(self, status: u16) -> Self {
+        self.rejected(&[status])
+    }
+
     /// 422, and where it is wrong.
     pub(super) fn invalid(self, pointer: impl Into<String>) -> Self {
         self.refused(422, "invalid").at(pointer)
@@ -134,6 +139,12 @@ impl Row {
     /// With a header in the answer, whose parts may be in any order.
     pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.header = Some((name, value));
+        self
+    }
+
+    /// Within so many seconds, and not sooner.
+    pub(super) fn taking(mut self, seconds: Range<f64>) -> Self {
+        self.takes = Some(seconds);
         self
     }
 
@@ -181,6 +192,10 @@ impl Row {
             statuses.contains(&answer.status),
             &format!("not {statuses:?}"),
         )?;
+        if let Some(takes) = self.takes.as_ref().filter(|_| is_same) {
+            let took = answer.took.as_secs_f64();
+            demand(takes.contains(&took), &format!("{took} s, not {takes:?}"))?;
+        }
         let Some(code) = code else { return Ok(()) };
         let header = |name: &str| answer.headers.iter().find(|(n, _)| n == name);
         demand(
@@ -228,110 +243,39 @@ impl Row {
         let Send::Http { method, path, .. } = &self.send else {
             return Ok(());
         };
-        let document = serde_json::to_value(postrider::http::document()).unwrap();
-        let operation = &document["paths"][template(path)][method.to_lowercase()];
+        let Some(operation) = operation(method, path) else {
+            return Ok(());
+        };
         let response = &operation["responses"][status.to_string()];
         let description = response["description"].as_str().unwrap_or_default();
-        if operation.is_null()
-            || path.ends_with('/')
-            || description.contains(&format!("`{code}`"))
-            || status == 400
-        {
+        if description.contains(&format!("`{code}`")) {
             return Ok(());
         }
         Err(format!("not documented: {status} {code}"))
     }
 }
 
-/// The document's name of a path.
-fn template(path: &str) -> String {
-    let path = path.split('?').next().unwrap();
+/// The document's description of a request's operation, if it is one.
+fn operation(method: &str, path: &str) -> Option<&'static Value> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(super::super::openapi::document);
+    let path = path.split('?').next()?;
+    if path.ends_with('/') {
+        return None;
+    }
     let parts: Vec<&str> = path.split('/').collect();
-    let is_one = |at: usize| matches!(parts.get(at), Some(&("messages" | "dead-letters")));
-    let named: Vec<&str> = parts
+    // Of a path that is there word by word none of its parts is a name.
+    let named = |template: &str| {
+        let template: Vec<&str> = template.split('/').collect();
+        let fits = template.len() == parts.len()
+            && template.iter().zip(&parts).all(|(template, part)| {
+                template == part || (template.starts_with('{') && !part.is_empty())
+            });
+        fits.then(|| template.iter().filter(|t| t.starts_with('{')).count())
+    };
+    let paths = DOCUMENT["paths"].as_object()?;
+    let found = paths
         .iter()
-        .enumerate()
-        .map(|(at, part)| match (at, *part) {
-            (3, _) if parts[2] == "topics" => "{topic}",
-            (5, _) if parts[2] == "topics" => "{subscription}",
-            (3, _) => "{queue}",
-            (5, part) if is_one(4) && !matches!(part, "redrive" | "purge") => "{id}",
-            (_, part) => part,
-        })
-        .collect();
-    named.join("/")
-}
-
-/// An answer, or what there was of it.
-#[derive(Debug, Default)]
-pub(super) struct Got {
-    pub(super) status: u16,
-    headers: Vec<(String, String)>,
-    pub(super) text: String,
-}
-
-impl Row {
-    pub(super) async fn answer(&self, gateway: &Gateway) -> Got {
-        match &self.send {
-            Send::Http {
-                method,
-                path,
-                content_type,
-                body,
-            } => {
-                let mut request = gateway.request(method.parse().unwrap(), path);
-                if let Some(content_type) = content_type {
-                    request = request.header("content-type", content_type);
-                }
-                if content_type.is_some() || !body.is_empty() {
-                    request = request.body(body.clone());
-                }
-                let answer = Answer::of(request).await;
-                let text = |v: &reqwest::header::HeaderValue| v.to_str().unwrap().to_owned();
-                Got {
-                    status: answer.status.as_u16(),
-                    headers: answer
-                        .headers
-                        .iter()
-                        .map(|(name, value)| (name.to_string(), text(value)))
-                        .collect(),
-                    text: answer.text,
-                }
-            }
-            Send::Raw { bytes, ends } => Got::parse(&exchange(gateway, bytes, *ends).await),
-        }
-    }
-}
-
-impl Got {
-    fn parse(answer: &str) -> Self {
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1));
-        Self {
-            status: status.and_then(|status| status.parse().ok()).unwrap_or(0),
-            headers: lines
-                .filter_map(|line| line.split_once(": "))
-                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-                .collect(),
-            text: text.to_owned(),
-        }
-    }
-}
-
-/// Sends bytes and reads what comes until the gateway closes, as it has to.
-async fn exchange(gateway: &Gateway, bytes: &[u8], ends: bool) -> String {
-    let mut stream = TcpStream::connect(gateway.app.address()).await.unwrap();
-    // It may refuse while this is still sent.
-    let sent = stream.write_all(bytes).await;
-    if ends && sent.is_ok() {
-        let _ = stream.shutdown().await;
-    }
-    let mut answer = Vec::new();
-    let mut chunk = [0; 4096];
-    // A reset is an end, too.
-    while let Ok(read @ 1..) = stream.read(&mut chunk).await {
-        answer.extend_from_slice(&chunk[..read]);
-    }
-    String::from_utf8_lossy(&answer).into_owned()
+        .filter_map(|(template, item)| Some((named(template)?, item)));
+    let (_, item) = found.min_by_key(|(names, _)| *names)?;
+    item.get(method.to_lowercase())
 }

@@ -290,7 +290,7 @@ async fn all_keys_that_are_not_good_are_answered_alike() {
 }
 
 /// All of an answer that does not differ from request to request.
-pub(super) fn alike(answer: &Answer) -> String {
+pub(in crate::http) fn alike(answer: &Answer) -> String {
     let mut headers = answer.headers.clone();
     headers.remove("x-request-id");
     headers.remove("date");

@@ -1,6 +1,6 @@
 //! API keys: the endpoints, and what they let through.
 
-mod lives;
+pub(super) mod lives;
 mod names;
 mod walk;
 
