@@ -28,6 +28,8 @@ fn keys(names: &[String]) -> Vec<Vec<String>> {
     let mut keys: Vec<Vec<String>> = names
         .iter()
         .flat_map(|name| [name.clone(), format!("{name}*")])
+        // Nothing begins with a name of 80 characters and goes on.
+        .filter(|pattern| pattern.len() <= 80)
         .map(|pattern| vec![format!("consume:{pattern}")])
         .collect();
     keys.extend(
@@ -53,7 +55,10 @@ async fn lists_hold_what_a_key_sees_and_nothing_else() {
         let name = QueueName::parse(name, "").unwrap();
         let queue = store.put_queue(&name, &QueueSettings::default()).await;
         let topic = store.put_topic(&name, &TopicSettings::default()).await;
-        assert!(queue.unwrap().created && topic.unwrap().1, "{name} was there");
+        assert!(
+            queue.unwrap().created && topic.unwrap().1,
+            "{name} was there"
+        );
     }
     let mut most = 0;
     for scopes in keys(&names) {

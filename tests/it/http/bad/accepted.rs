@@ -85,10 +85,10 @@ async fn what_looks_bad_and_is_good_comes_back_byte_for_byte_or_is_not_stored() 
     let mut bench = Bench::start(|_| {}).await;
     let publishes = publishes();
     for publish in &publishes {
-        let published = publish.send(&bench.gateway).await;
+        let made = publish.send(&bench.gateway).await;
         let shown = String::from_utf8_lossy(&publish.body[..publish.body.len().min(100)]);
-        assert_eq!(published.status, StatusCode::CREATED, "{shown}");
-        let id = published.json()["messages"][0]["id"].clone();
+        assert_eq!(made.status, StatusCode::CREATED, "{shown}");
+        let id = made.json()["messages"][0]["id"].clone();
         let one = format!("{MESSAGES}/{}", id.as_str().unwrap());
         let receive = json!({"lease_seconds": 3600});
         for answer in [

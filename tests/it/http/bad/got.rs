@@ -112,7 +112,7 @@ async fn exchange(gateway: &Gateway, bytes: &[u8], after: After) -> String {
         if let After::Drip(every) = after {
             loop {
                 tokio::time::sleep(every).await;
-                if write.write_all(b" ").await.is_err() {
+                if write.write_all(b"x").await.is_err() {
                     break;
                 }
             }

@@ -43,7 +43,6 @@ const ADDRESSES: &[&str] = &[
     // By name.
     "localhost",
     "LOCALHOST",
-    "localhost.",
     // IPv6, and IPv4 inside it: mapped, compatible, NAT64, 6to4, Teredo.
     "[::]",
     "[::1]",
