@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{Database, program};
+use crate::support::{Database, Process, eventually, program};
 
 /// The program, without settings from the environment.
 fn postrider(args: &[&str]) -> Command {
@@ -70,6 +70,7 @@ fn options_win_over_the_environment_and_that_over_defaults() {
     assert_eq!(defaults["listen"], "127.0.0.1:8080");
     assert_eq!(defaults["data_dir"], ".postrider");
     assert_eq!(defaults["database_url"], Value::Null);
+    assert_eq!(defaults["auth"], "required");
 
     let mut command = postrider(&["--drain-seconds", "7", "config", "--log", "debug"]);
     command
@@ -234,5 +235,73 @@ async fn a_database_that_is_not_there_is_said_so() {
         let args = [command, "--listen", "127.0.0.1:0", "--database-url", &url];
         let errors = failure(&postrider(&args).output().unwrap());
         assert!(errors.contains("no_such_database"), "{errors}");
+    }
+}
+
+/// Serves with these arguments besides, until it has printed what it is expected to:
+/// what it printed, and its log.
+async fn serve(url: &str, more: &[&str], expected: &str) -> (String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = folder.path().join("stdout");
+    let file = std::fs::File::create(&printed).unwrap();
+    let mut command = postrider(&["serve", "--listen", "127.0.0.1:0", "--database-url", url]);
+    command.args(more);
+    let process = Process::spawn_into(command, file.into());
+    let livez = format!("{}/readyz", process.url);
+    let client = crate::support::http_client();
+    eventually("it serves", async || {
+        client.get(&livez).send().await.is_ok_and(|a| a.status() == 200)
+    })
+    .await;
+    let read = || std::fs::read_to_string(&printed).unwrap();
+    eventually("it has printed", async || read().contains(expected)).await;
+    let log = process.stop();
+    (read(), log)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_on_a_database_prints_an_admin_key_and_no_other_does() {
+    let database = Database::empty().await;
+    let url = database.url();
+    let (printed, log) = serve(&url, &[], "pr_").await;
+    let key = printed.lines().last().unwrap();
+    assert!(key.starts_with("pr_") && key.len() == 64, "{printed}");
+    assert!(!log.contains(key), "{log}");
+    assert!(log.contains("auth: required"), "{log}");
+    let (printed, log) = serve(&url, &[], "").await;
+    assert_eq!(printed, "");
+    assert!(log.contains("auth: required"), "{log}");
+    assert!(!log.contains("pr_"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_keys_the_log_says_so_and_none_is_printed() {
+    let database = Database::empty().await;
+    let (printed, log) = serve(&database.url(), &["--auth", "off"], "").await;
+    assert_eq!(printed, "");
+    assert!(log.contains("auth: off"), "{log}");
+}
+
+#[test]
+fn make_run_asks_nobody_for_a_key_unless_it_is_told_where_to_listen_or_whom_to_ask() {
+    let run = |args: &str| {
+        let mut make = Command::new("make");
+        make.args(["-n", "run", args])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        for name in ["POSTRIDER_AUTH", "POSTRIDER_LISTEN", "MAKEFLAGS", "MAKELEVEL"] {
+            make.env_remove(name);
+        }
+        let said = stdout(&make.output().unwrap());
+        let line = said.lines().find(|line| line.contains("postrider serve"));
+        line.unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    let plain = run("ARGS=");
+    assert!(plain.contains("serve --auth off"), "{plain}");
+    let other = run("ARGS=--log debug");
+    assert!(other.contains("serve --auth off --log debug"), "{other}");
+    for args in ["--auth required", "--listen 127.0.0.1:9000"] {
+        let line = run(&format!("ARGS={args}"));
+        assert!(line.contains(args), "{line}");
+        assert!(!line.contains("--auth off"), "{line}");
     }
 }

@@ -42,10 +42,15 @@ impl Process {
     }
 
     /// The same with a command that says all by itself.
-    pub(crate) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::spawn_into(command, Stdio::null())
+    }
+
+    /// The same, and what it prints goes there.
+    pub(crate) fn spawn_into(mut command: Command, stdout: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

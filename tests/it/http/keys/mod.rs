@@ -2,6 +2,7 @@
 
 pub(super) mod lives;
 mod names;
+mod reading;
 mod walk;
 
 use postrider::config::{Auth, Config};

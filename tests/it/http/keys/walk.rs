@@ -182,7 +182,7 @@ async fn every_operation_lets_in_whom_its_security_says_and_nobody_else() {
 async fn a_name_that_a_key_does_not_see_is_answered_as_one_that_is_not_there() {
     let app = Guarded::start().await;
     let steps = steps(&receipt(&app).await);
-    let mut named = Vec::new();
+    let (mut makers, mut named) = (Vec::new(), Vec::new());
     for step in steps.iter().filter(|step| step.names_something) {
         let id = &step.id;
         let right: Vec<String> = step.right(NAME).unwrap();
@@ -196,6 +196,7 @@ async fn a_name_that_a_key_does_not_see_is_answered_as_one_that_is_not_there() {
             step.with(&app, &wrong)
                 .await
                 .expect_problem(403, "scope-missing");
+            makers.push((step, right));
             continue;
         }
         let missing = step.with(&app, &right).await;
@@ -214,24 +215,60 @@ async fn a_name_that_a_key_does_not_see_is_answered_as_one_that_is_not_there() {
     }
     assert!(named.len() > 30, "{}", named.len());
 
-    for kind in ["queues", "topics"] {
-        let path = format!("/v1/{kind}/{NAME}");
-        let made = app.as_admin(Method::PUT, &path, json!({})).await;
-        assert_eq!(made.status, StatusCode::CREATED);
+    assert_eq!(makers.len(), 2);
+    for (step, right) in &makers {
+        let made = step.with(&app, right).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     }
+    // Those last that delete what the others are about.
+    named.sort_by_key(|(step, ..)| ["delete_queue", "delete_topic"].contains(&step.id.as_str()));
     for (step, right, wrong, missing) in &named {
         let id = &step.id;
         assert_eq!(&alike(&step.with(&app, wrong).await), missing, "{id}");
-        // It deletes what the others are about.
-        if !["delete_queue", "delete_topic"].contains(&id.as_str()) {
-            let let_in = step.with(&app, right).await;
-            assert_ne!(let_in.status, StatusCode::UNAUTHORIZED, "{id}");
-            assert_ne!(let_in.status, StatusCode::FORBIDDEN, "{id} {}", let_in.text);
-            let code =
-                (let_in.status == StatusCode::NOT_FOUND).then(|| let_in.json()["code"].clone());
-            for gone in ["queue-not-found", "topic-not-found"] {
-                assert_ne!(code, Some(json!(gone)), "{id} {}", let_in.text);
-            }
+        let let_in = step.with(&app, right).await;
+        assert_let_in(id, &let_in);
+        let code = (let_in.status == StatusCode::NOT_FOUND).then(|| let_in.json()["code"].clone());
+        for gone in ["queue-not-found", "topic-not-found"] {
+            assert_ne!(code, Some(json!(gone)), "{id} {}", let_in.text);
         }
+        if id.starts_with("delete_") && id.len() == "delete_queue".len() {
+            assert_eq!(let_in.status, StatusCode::NO_CONTENT, "{id}");
+        }
+    }
+}
+
+#[track_caller]
+fn assert_let_in(id: &str, answer: &Answer) {
+    assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{id}");
+    assert_ne!(answer.status, StatusCode::FORBIDDEN, "{id} {}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_scope_alone_opens_what_names_nothing() {
+    let app = Guarded::start().await;
+    let steps = steps(&receipt(&app).await);
+    let mut opened = Vec::new();
+    for step in steps.iter().filter(|step| !step.names_something) {
+        let Some(right) = step.right("") else {
+            continue;
+        };
+        let right: Vec<&str> = right.iter().map(String::as_str).collect();
+        let key = app.key(&right).await;
+        assert_let_in(&step.id, &step.with(&app, &key).await);
+        opened.push((step.id.as_str(), right[0].to_owned()));
+    }
+    for expected in [
+        ("metrics", "monitor"),
+        ("storage_health", "monitor"),
+        ("create_key", "admin"),
+        ("list_keys", "admin"),
+        ("get_key", "admin"),
+        ("rotate_key", "admin"),
+        ("delete_key", "admin"),
+    ] {
+        assert!(
+            opened.iter().any(|(id, scope)| (*id, scope.as_str()) == expected),
+            "{expected:?}: {opened:?}"
+        );
     }
 }

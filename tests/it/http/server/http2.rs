@@ -3,25 +3,30 @@
 use std::time::Duration;
 
 use postrider::config::Server;
-use reqwest::Version;
+use reqwest::{StatusCode, Version};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
 use super::super::bad::http::{connect, exchange, status};
 use super::{http2_client, start};
-use crate::support::eventually;
+use crate::support::{Answer, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_has_many_receivers_that_wait_and_takes_publishes_meanwhile() {
-    const RECEIVERS: usize = 50;
+    const RECEIVERS: u32 = 50;
     let (_database, gateway) = start(Server {
-        max_connections: 2,
+        max_connections: RECEIVERS,
+        head_time: Duration::from_hours(1),
         ..Server::default()
     })
     .await;
-    // Over HTTP/1.1, on the other connection.
+    // Over HTTP/1.1, on another connection; one is left.
     gateway.queue("work", json!({})).await;
+    let mut silent = Vec::new();
+    for _ in 0..RECEIVERS - 2 {
+        silent.push(connect(&gateway).await);
+    }
     let client = http2_client();
     let post = |path: &str, body: serde_json::Value| {
         let request = client
@@ -40,7 +45,7 @@ async fn one_connection_has_many_receivers_that_wait_and_takes_publishes_meanwhi
         receivers.spawn(post("/v1/queues/work/receive", json!({"wait_seconds": 60})));
     }
     eventually("all wait", async || {
-        gateway.app.broker().waiting().values().sum::<usize>() == RECEIVERS
+        gateway.app.broker().waiting().values().sum::<usize>() == RECEIVERS as usize
     })
     .await;
     for n in 0..RECEIVERS {
@@ -51,6 +56,43 @@ async fn one_connection_has_many_receivers_that_wait_and_takes_publishes_meanwhi
         assert_eq!(status, 200, "{text}");
         assert!(text.contains("\"receipt\""), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_receivers_wait_than_connections_are_allowed() {
+    const ALLOWED: u32 = 3;
+    let (_database, gateway) = start(Server {
+        max_connections: ALLOWED,
+        ..Server::default()
+    })
+    .await;
+    gateway.queue("work", json!({})).await;
+    let client = http2_client();
+    let receive = |wait: u32| {
+        let request = client
+            .post(gateway.url("/v1/queues/work/receive"))
+            .header("content-type", "application/json")
+            .body(json!({"wait_seconds": wait}).to_string());
+        Answer::of(request)
+    };
+    // The connection is there before any of them asks.
+    receive(0).await.expect(StatusCode::OK);
+    let mut receivers = JoinSet::new();
+    for _ in 0..ALLOWED {
+        receivers.spawn(receive(60));
+    }
+    let waiting = || gateway.app.broker().waiting().values().sum::<usize>();
+    eventually("all wait", async || waiting() == ALLOWED as usize).await;
+    let refused = receive(60);
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await;
+    refused.unwrap().expect_problem(503, "overloaded");
+    // Who does not wait is served, and one that has gone home makes room.
+    receive(0).await.expect(StatusCode::OK);
+    gateway.publish("work", json!({"body": 1})).await;
+    let served = receivers.join_next().await.unwrap().unwrap();
+    assert!(served.expect(StatusCode::OK)["messages"][0].is_object());
+    receivers.spawn(receive(60));
+    eventually("all wait again", async || waiting() == ALLOWED as usize).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,8 @@ mod cors;
 mod drain;
 mod heads;
 mod http2;
+mod refused;
+mod rests;
 mod times;
 mod tls;
 
