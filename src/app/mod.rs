@@ -171,6 +171,8 @@ impl App {
             webhook_allow,
             capacity: Arc::new(http::Capacity::new(
                 config.max_requests as usize,
+                // Over HTTP/1.1 no more could wait anyway.
+                config.server.max_connections as usize,
                 config.body_memory_mib as usize * 1024 * 1024,
             )),
             limits: http::Limits::default(),

@@ -42,13 +42,10 @@ impl ReceiptKey {
         Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
     }
 
-    fn mac(&self, signed: &[u8]) -> [u8; 8] {
+    fn mac(&self, signed: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
         mac.update(signed);
-        let full = mac.finalize().into_bytes();
-        let mut short = [0; 8];
-        short.copy_from_slice(&full[..8]);
-        short
+        mac
     }
 
     /// The receipt for a lease.
@@ -60,8 +57,8 @@ impl ReceiptKey {
         bytes[9..17].copy_from_slice(&lease.message_id.to_be_bytes());
         bytes[17..25].copy_from_slice(&lease.token.to_be_bytes());
         bytes[25..29].copy_from_slice(&lease.attempt.to_be_bytes());
-        let mac = self.mac(&bytes[..SIGNED]);
-        bytes[SIGNED..].copy_from_slice(&mac);
+        let mac = self.mac(&bytes[..SIGNED]).finalize().into_bytes();
+        bytes[SIGNED..].copy_from_slice(&mac[..LENGTH - SIGNED]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -78,10 +75,13 @@ impl ReceiptKey {
         let length = URL_SAFE_NO_PAD
             .decode_slice(receipt, &mut bytes)
             .map_err(|_| Error::ReceiptMalformed)?;
-        if length != LENGTH || bytes[0] != VERSION || self.mac(&bytes[..SIGNED]) != bytes[SIGNED..]
-        {
+        if length != LENGTH || bytes[0] != VERSION {
             return Err(Error::ReceiptMalformed);
         }
+        // In constant time: how much of a guess is right must not be heard.
+        self.mac(&bytes[..SIGNED])
+            .verify_truncated_left(&bytes[SIGNED..])
+            .map_err(|_| Error::ReceiptMalformed)?;
         let number = |at: usize| {
             i64::from_be_bytes(
                 bytes[at..at + 8]

@@ -2,8 +2,9 @@
 //! is refused at once, with 503: a queue that only grows helps nobody.
 //!
 //! Requests are counted from their head to their answer, those whose body is
-//! still on its way too; receivers that wait for messages are not: they cost a
-//! few kilobytes and no work. Bodies count by the bytes that have come.
+//! still on its way too. Receivers that wait for messages are counted apart: they
+//! cost a few kilobytes and no work, but over HTTP/2 one connection has many.
+//! Bodies count by the bytes that have come.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,8 @@ const EXEMPT: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 pub struct Capacity {
     requests: AtomicUsize,
     most_requests: usize,
+    waiting: AtomicUsize,
+    most_waiting: usize,
     body_bytes: AtomicUsize,
     most_body_bytes: usize,
 }
@@ -30,10 +33,12 @@ pub struct Capacity {
 impl Capacity {
     /// Nothing in hand yet.
     #[must_use]
-    pub fn new(most_requests: usize, most_body_bytes: usize) -> Self {
+    pub fn new(most_requests: usize, most_waiting: usize, most_body_bytes: usize) -> Self {
         Self {
             requests: AtomicUsize::new(0),
             most_requests,
+            waiting: AtomicUsize::new(0),
+            most_waiting,
             body_bytes: AtomicUsize::new(0),
             most_body_bytes,
         }
@@ -51,11 +56,19 @@ impl Capacity {
         taken.is_ok().then(|| InHand(Arc::clone(self)))
     }
 
-    /// A request in hand waits, for nothing that the gateway could hurry: it does
-    /// not count until this is dropped.
-    pub(super) fn let_wait(&self) -> Waiting<'_> {
+    /// A request in hand waits, for nothing that the gateway could hurry: it
+    /// counts as one that waits until this is dropped.
+    ///
+    /// # Errors
+    /// 503 if as many wait as may.
+    pub(super) fn let_wait(&self) -> Result<Waiting<'_>, Problem> {
+        self.waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
+                (waiting < self.most_waiting).then_some(waiting + 1)
+            })
+            .map_err(|_| overloaded())?;
         self.requests.fetch_sub(1, Ordering::Relaxed);
-        Waiting(self)
+        Ok(Waiting(self))
     }
 
     /// The room of a body that begins.
@@ -89,6 +102,7 @@ pub(super) struct Waiting<'a>(&'a Capacity);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
         self.0.requests.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -147,27 +161,30 @@ mod tests {
 
     #[test]
     fn what_waits_does_not_count_and_operations_always_get_in() {
-        let capacity = Arc::new(Capacity::new(2, 0));
+        let capacity = Arc::new(Capacity::new(2, 1, 0));
         let first = capacity.take("/v1/queues").expect("room");
         let second = capacity.take("/v1/queues").expect("room");
         assert!(capacity.take("/v1/queues").is_none());
         for path in EXEMPT {
             assert!(capacity.take(path).is_some(), "{path}");
         }
-        let waiting = capacity.let_wait();
+        let waiting = capacity.let_wait().expect("none waits");
+        assert!(capacity.let_wait().is_err(), "one may");
         let third = capacity.take("/v1/queues").expect("room");
         assert!(capacity.take("/v1/queues").is_none());
         // Back at work, whether there is room or not.
         drop(waiting);
         drop(third);
         assert!(capacity.take("/v1/queues").is_none());
+        drop(capacity.let_wait().expect("none waits any more"));
         drop((first, second));
+        assert_eq!(capacity.waiting.load(Ordering::Relaxed), 0);
         assert_eq!(capacity.requests.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn bodies_take_room_as_they_come_and_give_it_back() {
-        let capacity = Capacity::new(1, 100_000);
+        let capacity = Capacity::new(1, 0, 100_000);
         let mut small = capacity.body();
         small.grow(SMALL).expect("no room needed");
         let mut large = capacity.body();

@@ -5,14 +5,14 @@
 
 use std::io::{self, Write as _};
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use futures_util::StreamExt as _;
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation as _};
 
+use super::body::next_piece;
 use super::capacity::BodyRoom;
 use super::problem::Problem;
 
@@ -75,41 +75,18 @@ pub(super) enum Failure {
 
 /// Reads a body and expands it to at most `limit` bytes. No bytes at all are
 /// nothing in either coding.
-///
-/// The rest of a body that is refused is read and thrown away: who still sends
-/// when the connection is closed does not hear the answer.
 pub(super) async fn expand(
     coding: Coding,
-    body: Body,
-    limit: usize,
-    room: &mut BodyRoom<'_>,
-) -> Result<Bytes, Failure> {
-    let mut frames = body.into_data_stream();
-    let mut received = 0;
-    let expanded = expand_frames(coding, &mut frames, &mut received, limit, room).await;
-    if expanded.is_err() {
-        while received <= limit
-            && let Some(Ok(frame)) = frames.next().await
-        {
-            received += frame.len();
-        }
-    }
-    expanded
-}
-
-async fn expand_frames(
-    coding: Coding,
-    frames: &mut BodyDataStream,
-    received: &mut usize,
+    body: &mut Body,
     limit: usize,
     room: &mut BodyRoom<'_>,
 ) -> Result<Bytes, Failure> {
     let mut decoder = Decoder::new(coding, limit).map_err(|_| Failure::Broken)?;
-    let (mut pieces, mut expanded) = (0, 0);
-    while let Some(frame) = frames.next().await {
+    let (mut received, mut pieces, mut expanded) = (0, 0, 0);
+    while let Some(frame) = next_piece(body).await {
         let frame = frame.map_err(|_| Failure::CutOff)?;
-        *received += frame.len();
-        if *received > limit {
+        received += frame.len();
+        if received > limit {
             return Err(Failure::TooLarge);
         }
         let mut rest = &frame[..];
@@ -128,7 +105,7 @@ async fn expand_frames(
             }
         }
     }
-    if *received == 0 {
+    if received == 0 {
         return Ok(Bytes::new());
     }
     decoder.finish().map_err(|error| failure(&error))
@@ -257,9 +234,9 @@ mod tests {
             .chunks(frame)
             .map(|chunk| io::Result::Ok(Bytes::copy_from_slice(chunk)))
             .collect();
-        let body = Body::from_stream(futures_util::stream::iter(frames));
-        let capacity = Capacity::new(1, 2 * LIMIT);
-        expand(coding, body, LIMIT, &mut capacity.body()).await
+        let mut body = Body::from_stream(futures_util::stream::iter(frames));
+        let capacity = Capacity::new(1, 0, 2 * LIMIT);
+        expand(coding, &mut body, LIMIT, &mut capacity.body()).await
     }
 
     fn both(bytes: &[u8]) -> [(Coding, Vec<u8>); 2] {
@@ -318,9 +295,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_expanded_takes_room() {
-        let capacity = Capacity::new(1, LIMIT / 2);
+        let capacity = Capacity::new(1, 0, LIMIT / 2);
         for (coding, bytes) in both(&vec![7; LIMIT]) {
-            let failed = expand(coding, Body::from(bytes), LIMIT, &mut capacity.body()).await;
+            let mut body = Body::from(bytes);
+            let failed = expand(coding, &mut body, LIMIT, &mut capacity.body()).await;
             assert!(matches!(failed, Err(Failure::NoRoom)), "{coding:?}");
         }
         assert!(capacity.body().would_hold(LIMIT / 2));

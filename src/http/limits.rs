@@ -227,6 +227,18 @@ impl<K: Eq + Hash> Limiters<K> {
             .or_insert_with(|| Bucket::new(quota));
         bucket.take(n)
     }
+
+    /// Whether there is one left in the bucket of `key`, which is not taken.
+    ///
+    /// # Errors
+    /// 429 if there is not.
+    pub(crate) fn peek(&self, key: &K, quota: Quota) -> Result<(), Problem> {
+        let buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match buckets.by_key.get(key) {
+            Some(bucket) if bucket.quota == quota => bucket.peek(),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl<K> Buckets<K> {
@@ -285,6 +297,20 @@ impl Bucket {
             Err(InsufficientCapacity(_)) => Err(self.quota.too_many(n)),
         }
     }
+
+    fn peek(&self) -> Result<(), Problem> {
+        let Quota { burst, .. } = self.quota;
+        // With one in it, all the others are still to come.
+        let others = self.quota.period().saturating_mul(burst.get() - 1);
+        let full_in = self.full_at.saturating_duration_since(Instant::now());
+        match full_in.saturating_sub(others) {
+            Duration::ZERO => Ok(()),
+            wait => Err(self.quota.exceeded(Standing {
+                remaining: 0,
+                seconds: seconds(wait),
+            })),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -336,6 +362,24 @@ mod tests {
             limiters.check("b", slow(10), 10).expect("enough").remaining,
             0
         );
+    }
+
+    #[test]
+    fn a_look_into_a_bucket_takes_nothing() {
+        let limiters = Limiters::default();
+        for left in [2, 1, 0] {
+            assert!(limiters.peek(&(), slow(3)).is_ok());
+            assert_eq!(
+                limiters.check((), slow(3), 1).map(|s| s.remaining).ok(),
+                Some(left)
+            );
+        }
+        let looked = limiters.peek(&(), slow(3)).expect_err("nothing left");
+        let (status, headers) = refused(Err(looked));
+        let (as_status, as_headers) = refused(limiters.check((), slow(3), 1));
+        assert_eq!((status, headers), (as_status, as_headers));
+        // A changed quota begins full.
+        assert!(limiters.peek(&(), slow(4)).is_ok());
     }
 
     #[test]

@@ -235,13 +235,13 @@ pub(crate) async fn receive(
         max_messages: u32::try_from(max_messages).unwrap_or(1),
         lease: check_lease(request.lease_seconds, &queue)?,
     };
-    let standing = gateway.limits.queues.receive(&queue)?;
-    let wait = if wait > Seconds::ZERO {
-        Wait::UpTo(wait.to_duration())
+    let (wait, waiting) = if wait > Seconds::ZERO {
+        let waiting = gateway.capacity.let_wait()?;
+        (Wait::UpTo(wait.to_duration()), Some(waiting))
     } else {
-        Wait::No
+        (Wait::No, None)
     };
-    let waiting = (wait != Wait::No).then(|| gateway.capacity.let_wait());
+    let standing = gateway.limits.queues.receive(&queue)?;
     // From here to the return nothing waits: a client that is still there when
     // the leases arrive is sent them.
     let batch::Received { deliveries, waited } =

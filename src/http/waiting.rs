@@ -14,16 +14,12 @@ use axum::response::IntoResponse as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use super::listen::answer_once;
 use super::problem::Problem;
 use super::{envelope, health};
-
-/// How long a client may take to send its request's headers.
-const HEADERS: Duration = Duration::from_secs(10);
 
 /// Connections at a time; others wait in the system's queue.
 const CONNECTIONS: usize = 1000;
@@ -55,15 +51,9 @@ async fn answer(listener: &TcpListener, is_tls: bool) -> Infallible {
                 if is_tls {
                     continue;
                 }
-                let connection = http1::Builder::new()
-                    .keep_alive(false)
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADERS)
-                    .serve_connection(TokioIo::new(stream), service_fn(reply));
-                connections.push(connection);
+                connections.push(answer_once(stream, service_fn(reply)));
             }
-            // However it ended: it was one answer.
-            Some(_) = connections.next() => {}
+            Some(()) = connections.next() => {}
         }
     }
 }

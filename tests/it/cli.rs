@@ -250,7 +250,11 @@ async fn serve(url: &str, more: &[&str], expected: &str) -> (String, String) {
     let livez = format!("{}/readyz", process.url);
     let client = crate::support::http_client();
     eventually("it serves", async || {
-        client.get(&livez).send().await.is_ok_and(|a| a.status() == 200)
+        client
+            .get(&livez)
+            .send()
+            .await
+            .is_ok_and(|a| a.status() == 200)
     })
     .await;
     let read = || std::fs::read_to_string(&printed).unwrap();
@@ -288,7 +292,12 @@ fn make_run_asks_nobody_for_a_key_unless_it_is_told_where_to_listen_or_whom_to_a
         let mut make = Command::new("make");
         make.args(["-n", "run", args])
             .current_dir(env!("CARGO_MANIFEST_DIR"));
-        for name in ["POSTRIDER_AUTH", "POSTRIDER_LISTEN", "MAKEFLAGS", "MAKELEVEL"] {
+        for name in [
+            "POSTRIDER_AUTH",
+            "POSTRIDER_LISTEN",
+            "MAKEFLAGS",
+            "MAKELEVEL",
+        ] {
             make.env_remove(name);
         }
         let said = stdout(&make.output().unwrap());

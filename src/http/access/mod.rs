@@ -3,11 +3,15 @@
 //!
 //! Keys are kept in memory and verified without a wait; only one that is not
 //! there, or too old ([`crate::store::KeysVersion`]), is read from the database.
+//! What guessing costs is bounded twice: an address that has failed too often is
+//! refused without a [look](looks), and of all others few are let look at a time.
 //! What is wrong with a key that is refused is not said: unknown, revoked,
 //! expired and mistyped look the same.
 
 mod caller;
+mod failures;
 mod judge;
+mod looks;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,7 +24,9 @@ use axum::http::Request;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use caller::Caller;
+use failures::Failures;
 use judge::{Bearer, access, bearer, judge};
+use looks::Looks;
 
 use super::limits::{Limiters, Quota, Standing};
 use super::operations::{Access, Found};
@@ -40,12 +46,8 @@ pub struct Gate {
     store: Store,
     hasher: KeyHasher,
     keys: RwLock<HashMap<String, Arc<Known>>>,
-    /// Keys that are not known, by the address that they came from. What is
-    /// counted is a wrong secret, and each look into the database for a key that
-    /// is not in memory, since that is what guessing costs. Keys in memory go on:
-    /// nobody is locked out by a neighbour that guesses.
-    failures: Limiters<IpAddr>,
-    failures_quota: Quota,
+    looks: Looks<Result<Looked, store::Error>>,
+    failures: Failures,
     /// Requests, by the id of their key.
     requests: Limiters<String>,
 }
@@ -71,6 +73,30 @@ enum Recalled {
     Nothing,
 }
 
+/// What a look into the database brought.
+#[derive(Clone)]
+enum Looked {
+    Key(Arc<Known>),
+    Nothing,
+    /// It was not let: whoever asked has failed too often.
+    NotLet,
+}
+
+/// What was read for a request.
+pub(super) enum Read {
+    Key(Arc<Known>),
+    /// There is no such key.
+    Nothing,
+    /// It may not guess any more.
+    Refused(Problem),
+}
+
+/// A key that has to be read.
+pub(super) struct Unread {
+    id: String,
+    from: IpAddr,
+}
+
 /// A request's key, and what is left of its rate limit.
 pub(super) struct Granted {
     pub(super) known: Arc<Known>,
@@ -83,8 +109,8 @@ pub(super) enum Admission {
     Granted(Option<Granted>),
     /// It may not.
     Refused(Problem),
-    /// The key with this id has to be read first.
-    Unread(String),
+    /// This key has to be read first.
+    Unread(Unread),
 }
 
 impl From<Result<Granted, Problem>> for Admission {
@@ -111,12 +137,8 @@ impl Gate {
             store,
             hasher: KeyHasher::new(secret),
             keys: RwLock::default(),
-            failures: Limiters::default(),
-            failures_quota: Quota::new(
-                "failed-logins",
-                f64::from(failures_per_minute.get()) / 60.0,
-                Some(failures_per_minute.get()),
-            ),
+            looks: Looks::default(),
+            failures: Failures::new(failures_per_minute),
             requests: Limiters::default(),
         }
     }
@@ -143,27 +165,34 @@ impl Gate {
             Bearer::Key(shown) => shown,
         };
         match self.recall(shown.id()) {
-            Recalled::Fresh(known) => self.check(&shown, known, request, found, from).into(),
-            Recalled::Old => Admission::Unread(shown.id().to_owned()),
-            Recalled::Nothing => match self.count_failure(from) {
-                Ok(()) => Admission::Unread(shown.id().to_owned()),
-                Err(problem) => Admission::Refused(problem),
-            },
+            Recalled::Fresh(known) => {
+                return self.check(&shown, known, request, found, from).into();
+            }
+            Recalled::Old => {}
+            Recalled::Nothing => {
+                if let Err(problem) = self.failures.check(from) {
+                    return Admission::Refused(problem);
+                }
+            }
         }
+        let id = shown.id().to_owned();
+        Admission::Unread(Unread { id, from })
     }
 
-    /// The same with the key that was read from the database.
+    /// The same with what was read from the database.
     pub(super) fn admit_read<B>(
         &self,
-        read: Option<Arc<Known>>,
+        read: Read,
         request: &Request<B>,
         found: Option<Found<'_>>,
         from: IpAddr,
     ) -> Result<Granted, Problem> {
         match (read, bearer(request)) {
-            (Some(known), Bearer::Key(shown)) => self.check(&shown, known, request, found, from),
-            // The look was counted.
-            _ => Err(Problem::key_refused()),
+            (Read::Key(known), Bearer::Key(shown)) => {
+                self.check(&shown, known, request, found, from)
+            }
+            (Read::Refused(problem), _) => Err(problem),
+            _ => Err(self.failed(from)),
         }
     }
 
@@ -196,20 +225,10 @@ impl Gate {
 
     /// What becomes of a request with a key that is not good.
     fn failed(&self, from: IpAddr) -> Problem {
-        self.count_failure(from)
+        self.failures
+            .count(from)
             .err()
             .unwrap_or_else(Problem::key_refused)
-    }
-
-    fn count_failure(&self, from: IpAddr) -> Result<(), Problem> {
-        let from = match from.to_canonical() {
-            // Who has one address of a /64 has them all.
-            IpAddr::V6(v6) => IpAddr::from((v6.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),
-            v4 @ IpAddr::V4(_) => v4,
-        };
-        self.failures
-            .check(from, self.failures_quota, 1)
-            .map(|_| ())
     }
 
     fn recall(&self, id: &str) -> Recalled {
@@ -219,15 +238,55 @@ impl Gate {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         match keys.get(id) {
             None => Recalled::Nothing,
-            Some(known) if (self.store.keys_version()).vouches_for(known.version, known.read) => {
-                Recalled::Fresh(Arc::clone(known))
-            }
+            Some(known) if self.vouches_for(known) => Recalled::Fresh(Arc::clone(known)),
             Some(_) => Recalled::Old,
         }
     }
 
+    /// Whether a key is still as it was read.
+    fn vouches_for(&self, known: &Known) -> bool {
+        let version = self.store.keys_version();
+        version.vouches_for(known.version, known.read)
+    }
+
+    /// Reads a key, or waits for somebody who does.
+    pub(super) async fn read(&self, unread: &Unread) -> Result<Read, store::Error> {
+        let Unread { id, from } = unread;
+        let asked = Instant::now();
+        loop {
+            match self.looks.join(id, self.look(id, *from)).await? {
+                // Somebody else's look may have begun before a change that was
+                // answered before this request came.
+                Looked::Key(known) if known.read >= asked || self.vouches_for(&known) => {
+                    return Ok(Read::Key(known));
+                }
+                Looked::Key(_) => {}
+                Looked::Nothing => return Ok(Read::Nothing),
+                // It may have been somebody else who was not let.
+                Looked::NotLet => {
+                    if let Err(problem) = self.failures.check(*from) {
+                        return Ok(Read::Refused(problem));
+                    }
+                }
+            }
+        }
+    }
+
     /// Reads a key into memory.
-    pub(super) async fn read(&self, id: &str) -> Result<Option<Arc<Known>>, store::Error> {
+    async fn look(&self, id: &str, from: IpAddr) -> Result<Looked, store::Error> {
+        let _turn = match self.recall(id) {
+            // Since it was asked for.
+            Recalled::Fresh(known) => return Ok(Looked::Key(known)),
+            Recalled::Old => None,
+            Recalled::Nothing => {
+                let turn = self.looks.turn().await;
+                let turn = turn.ok_or(store::Error::Overloaded)?;
+                if self.failures.check(from).is_err() {
+                    return Ok(Looked::NotLet);
+                }
+                Some(turn)
+            }
+        };
         let read = Instant::now();
         let stored = self.store.api_key(id).await?;
         let mut keys = self
@@ -236,14 +295,14 @@ impl Gate {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = keys.remove(id);
         let Some(stored) = stored else {
-            return Ok(None);
+            return Ok(Looked::Nothing);
         };
         if keys.len() >= MOST_KEYS {
             keys.clear();
         }
         let known = Arc::new(Known::new(stored, read, before.as_deref()));
         keys.insert(id.to_owned(), Arc::clone(&known));
-        Ok(Some(known))
+        Ok(Looked::Key(known))
     }
 
     /// Notes once a minute which keys were used, until told to stop.

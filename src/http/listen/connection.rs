@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
@@ -13,12 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::OwnedNotified;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::drain::{Drain, Phase};
+use super::drain::{Drain, LINGER, Phase};
 use super::head::{Head, HeadTimer, Times, Watched};
 use super::service::Service;
+use super::streams::Streams;
 use super::tls::Tls;
 
 /// What a client that knows it speaks HTTP/2 sends first.
@@ -39,6 +41,9 @@ const STREAMS: u32 = 1_000;
 /// may take to.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection may take that is answered once, to ask and to listen.
+const ONCE_TIME: Duration = Duration::from_secs(1);
 
 /// What all connections have in common.
 pub(super) struct Server {
@@ -156,9 +161,17 @@ impl Server {
                     .spawn(Http1::new(stream, service, drain, head, slot));
             }
             Protocol::Http2 => {
-                let tasks = Tasks(self.tracker.clone());
+                let streams = Streams::new();
+                let tasks = Tasks {
+                    tracker: self.tracker.clone(),
+                    streams: Arc::clone(&streams),
+                };
+                let idle = self.times.idle;
+                let rested = async move {
+                    streams.rested(first_until, idle).await;
+                };
                 self.tracker.spawn(async move {
-                    report(http2(stream, service, drain, tasks).await);
+                    report(http2(stream, service, drain, tasks, rested).await);
                     drop(slot);
                 });
             }
@@ -199,8 +212,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Http1<I> {
     ) -> Self {
         let connection = http1::Builder::new()
             .timer(HeadTimer(Arc::clone(&head)))
-            // How long it really is, the timer says.
-            .header_read_timeout(PING_EVERY)
+            // Only so that there is one: how long it is, the timer says.
+            .header_read_timeout(head.idle())
             .max_header_size(HEAD_FENCE as usize)
             .serve_connection(stream, service);
         Self {
@@ -244,15 +257,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Future for Http1<I> {
     }
 }
 
+/// Serves a connection over HTTP/2, until it has `rested` for too long.
 async fn http2<I>(
     stream: TokioIo<Watched<I>>,
     service: Service,
     drain: Arc<Drain>,
     tasks: Tasks,
+    rested: impl Future<Output = ()>,
 ) -> hyper::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let streams = Arc::clone(&tasks.streams);
     let mut connection = pin!(
         http2::Builder::new(tasks)
             .timer(TokioTimer::new())
@@ -267,16 +283,26 @@ where
         tokio::select! {
             outcome = &mut connection => return outcome,
             () = &mut moved => {}
+            () = rested => {}
         }
     }
     // HTTP/2 can say which requests it will still answer.
     connection.as_mut().graceful_shutdown();
-    connection.await
+    // But a client that does not finish the handshake would be waited for, and
+    // one that answers no ping for long.
+    match timeout(LINGER, &mut connection).await {
+        Ok(outcome) => outcome,
+        Err(_) if streams.any() => connection.await,
+        Err(_) => Ok(()),
+    }
 }
 
 /// Where HTTP/2 runs the requests of a connection.
 #[derive(Clone)]
-struct Tasks(TaskTracker);
+struct Tasks {
+    tracker: TaskTracker,
+    streams: Arc<Streams>,
+}
 
 impl<F> hyper::rt::Executor<F> for Tasks
 where
@@ -284,13 +310,18 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        self.0.spawn(task);
+        let open = self.streams.open();
+        // Not an async block: that would have room for the task twice.
+        self.tracker.spawn(task.map(move |output| {
+            drop(open);
+            output
+        }));
     }
 }
 
 /// Answers the first request of a connection, whatever it is, by `service`, and
-/// closes.
-pub(super) async fn answer_once<S>(stream: TcpStream, service: S)
+/// closes; soon, whatever the client does.
+pub(in crate::http) async fn answer_once<S>(stream: TcpStream, service: S)
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = axum::body::Body>,
     S::Error: Into<axum::BoxError>,
@@ -299,5 +330,9 @@ where
         .header_read_timeout(None)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    report(connection.await);
+    if let Ok(outcome) = timeout(ONCE_TIME, connection).await {
+        report(outcome);
+    } else {
+        tracing::debug!("a connection that is answered once took too long");
+    }
 }

@@ -65,6 +65,11 @@ impl Head {
         })
     }
 
+    /// How long the connection may rest.
+    pub(super) fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_millis.into())
+    }
+
     /// Whether a request is being answered.
     pub(super) fn request_in_hand(&self) -> bool {
         !self.awaited.load(Relaxed)
@@ -94,7 +99,7 @@ impl rt::Timer for HeadTimer {
         let until = if is_first {
             head.first_until
         } else {
-            Instant::now() + Duration::from_millis(head.idle_millis.into())
+            Instant::now() + head.idle()
         };
         Box::pin(HeadSleep {
             sleep: sleep_until(until),

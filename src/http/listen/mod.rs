@@ -9,6 +9,7 @@ mod connection;
 mod drain;
 mod head;
 mod service;
+mod streams;
 mod tls;
 
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ use super::Gateway;
 use super::envelope::{self, Interface};
 use super::problem::Problem;
 use connection::Server;
+pub(in crate::http) use connection::answer_once;
 use drain::{Drain, LINGER, Phase};
 use head::Times;
 use service::Service;
@@ -43,9 +45,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Connections over the limit that are being told so; further ones wait to be
 /// accepted.
 const REFUSALS: usize = 100;
-
-/// How long telling one may take.
-const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// How often the log says that there are too many connections.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -175,10 +174,7 @@ impl Slots {
 /// Tells one connection that there are too many, in a task.
 fn tell(tracker: &TaskTracker, stream: TcpStream, turn: OwnedSemaphorePermit) {
     tracker.spawn(async move {
-        let told = connection::answer_once(stream, service_fn(too_many));
-        if timeout(REFUSAL_TIME, told).await.is_err() {
-            tracing::debug!("a connection over the limit said nothing");
-        }
+        answer_once(stream, service_fn(too_many)).await;
         drop(turn);
     });
 }

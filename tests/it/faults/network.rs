@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::load::Load;
 use crate::support::{Chaos, Database, Gateway, Weather, config, eventually, http_client};
@@ -227,6 +228,11 @@ async fn a_gateway_that_waits_for_its_database_says_so() {
             let answer = crate::support::Answer::of(request.body("{}")).await;
             answer.expect_problem(503, "database-unavailable");
         }
+        // One that says nothing is not waited for.
+        let mut silent = TcpStream::connect(config.listen).await.unwrap();
+        let closed = silent.read_u8();
+        let closed = tokio::time::timeout(Duration::from_secs(8), closed).await;
+        closed.unwrap().unwrap_err();
         chaos.weather(Weather::Fair);
     };
     let (gateway, ()) = tokio::join!(starting, asking);

@@ -28,7 +28,7 @@ async fn start(max_requests: u32, body_memory_mib: u32) -> (Database, Gateway) {
 }
 
 /// Nobody gets a lock on this table until it is let go.
-async fn hold(database: &Database, table: &str) -> PgConnection {
+pub(super) async fn hold(database: &Database, table: &str) -> PgConnection {
     let mut holder = database.connect().await;
     let lock = format!("BEGIN; LOCK TABLE postrider.{table} IN ACCESS EXCLUSIVE MODE");
     sqlx::raw_sql(sqlx::AssertSqlSafe(lock))
@@ -38,7 +38,7 @@ async fn hold(database: &Database, table: &str) -> PgConnection {
     holder
 }
 
-async fn let_go(mut holder: PgConnection) {
+pub(super) async fn let_go(mut holder: PgConnection) {
     sqlx::raw_sql("ROLLBACK")
         .execute(&mut holder)
         .await

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use postrider::config::Config;
 use reqwest::StatusCode;
 
+use super::super::overload::{hold, let_go};
 use super::{Guarded, ask, guarded};
 use crate::support::{Answer, Database, Gateway, Link, Wire, eventually};
 
@@ -59,7 +60,18 @@ fn mistyped(key: &str) -> String {
 async fn three_hundred_requests_at_once_after_a_restart_cost_one_look_and_no_failure() {
     let app = Guarded::start().await;
     let (wire, gateway) = restarted(&app.database, 5).await;
-    let answers = all_at_once(&gateway, vec![&app.admin; 300]).await;
+    // The look does not end before all of them are here.
+    let held = hold(&app.database, "api_keys").await;
+    let asking = all_at_once(&gateway, vec![&app.admin; 300]);
+    let all_here = async {
+        eventually("all are here", async || {
+            let metrics = gateway.app.store().metrics().render();
+            metrics.contains("requests_in_flight{operation=\"list_queues\"} 300\n")
+        })
+        .await;
+        let_go(held).await;
+    };
+    let (answers, ()) = tokio::join!(asking, all_here);
     assert_eq!(statuses(&answers), HashSet::from([200]));
     assert_eq!(looks(&wire), 1);
 }
@@ -125,10 +137,19 @@ async fn a_wrong_secret_counts_once_whether_its_key_is_in_memory_or_not() {
     let field = |name: &str| refused.headers[name].to_str().unwrap();
     assert_eq!(field("ratelimit-policy"), "\"failed-logins\";q=6;w=60");
     let standing = field("ratelimit");
-    assert!(standing.starts_with("\"failed-logins\";r=0;t="), "{standing}");
+    assert!(
+        standing.starts_with("\"failed-logins\";r=0;t="),
+        "{standing}"
+    );
     let seconds = field("retry-after");
-    assert!(standing.ends_with(&format!(";t={seconds}")), "{standing} {seconds}");
-    assert!((1..=10).contains(&seconds.parse::<u32>().unwrap()), "{seconds}");
+    assert!(
+        standing.ends_with(&format!(";t={seconds}")),
+        "{standing} {seconds}"
+    );
+    assert!(
+        (1..=10).contains(&seconds.parse::<u32>().unwrap()),
+        "{seconds}"
+    );
     // Who is in memory goes on, from wherever.
     assert_eq!(ask(&app.gateway, &app.admin).await.status, StatusCode::OK);
 }

@@ -267,7 +267,9 @@ async fn the_right_scope_alone_opens_what_names_nothing() {
         ("delete_key", "admin"),
     ] {
         assert!(
-            opened.iter().any(|(id, scope)| (*id, scope.as_str()) == expected),
+            opened
+                .iter()
+                .any(|(id, scope)| (*id, scope.as_str()) == expected),
             "{expected:?}: {opened:?}"
         );
     }
