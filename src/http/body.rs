@@ -46,6 +46,10 @@ pub(crate) async fn read_body<'a>(
         Err(refusal) => refusal,
     };
     drop(room);
+    if refusal.status() == StatusCode::REQUEST_TIMEOUT {
+        // It had its time.
+        return Err(refusal);
+    }
     // Few are refused, so the rest have no room for it.
     let rest = Box::pin(throw_away(body));
     let _ = tokio::time::timeout(REST_TIME, rest).await;
