@@ -15,28 +15,39 @@ impl MessageId {
     /// Parses what [`fmt::Display`] wrote; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("msg_")?.as_bytes();
-        if digits.len() != LENGTH {
-            return None;
-        }
-        let mut value: u64 = 0;
-        for digit in digits {
-            let digit = DIGITS.iter().position(|d| d == digit)?;
-            value = value.checked_mul(32)?.checked_add(digit as u64)?;
-        }
-        i64::try_from(value).ok().map(Self)
+        text.strip_prefix("msg_").and_then(number).map(Self)
     }
+}
+
+/// The number that [`write`] wrote; `None` for anything else.
+pub(super) fn number(digits: &str) -> Option<i64> {
+    let digits = digits.as_bytes();
+    if digits.len() != LENGTH {
+        return None;
+    }
+    let mut value: u64 = 0;
+    for digit in digits {
+        let digit = DIGITS.iter().position(|d| d == digit)?;
+        value = value.checked_mul(32)?.checked_add(digit as u64)?;
+    }
+    i64::try_from(value).ok()
+}
+
+/// Writes a number as thirteen digits that sort as the numbers do.
+pub(super) fn write(f: &mut fmt::Formatter<'_>, number: i64) -> fmt::Result {
+    let mut text = [0; LENGTH];
+    let mut rest = number.cast_unsigned();
+    for place in text.iter_mut().rev() {
+        *place = DIGITS[(rest % 32) as usize];
+        rest /= 32;
+    }
+    f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
 }
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = *b"msg_0000000000000";
-        let mut rest = self.0.cast_unsigned();
-        for place in text[4..].iter_mut().rev() {
-            *place = DIGITS[(rest % 32) as usize];
-            rest /= 32;
-        }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str("msg_")?;
+        write(f, self.0)
     }
 }
 

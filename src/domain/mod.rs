@@ -7,6 +7,7 @@ mod address;
 mod api_key;
 mod backoff;
 mod breaker;
+mod claim;
 mod disposition;
 mod error;
 mod event;
@@ -29,6 +30,7 @@ pub use address::{AllowEntry, AllowList, Forbidden, ForbiddenUrl, WebhookUrl, ch
 pub use api_key::{KeyHasher, NewKey, ShownKey};
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Call, Transition};
+pub use claim::{ClaimKey, ClaimToken};
 pub use disposition::{DeadReason, Disposition, Failure, decide};
 pub use error::{Error, Invalid, quoted};
 pub use event::{EVENTS_TOPIC, Event};

@@ -1,5 +1,6 @@
 //! What an API key may do: scopes.
 
+use super::claim::ClaimKey;
 use super::error::{Error, quoted};
 use super::name::QueueName;
 
@@ -66,10 +67,14 @@ impl NamePattern {
     /// Whether it takes this name.
     #[must_use]
     pub fn takes(&self, name: &QueueName) -> bool {
+        self.takes_text(name.as_str())
+    }
+
+    fn takes_text(&self, name: &str) -> bool {
         if self.open {
-            name.as_str().starts_with(&self.name)
+            name.starts_with(&self.name)
         } else {
-            name.as_str() == self.name
+            name == self.name
         }
     }
 }
@@ -127,6 +132,8 @@ pub enum Need<'a> {
     Key,
     /// A verb on a name.
     Named(Verb, &'a QueueName),
+    /// [`Verb::Consume`] on the name of a claim's key.
+    Claim(&'a ClaimKey),
     /// Any verb on a name.
     Seen(&'a QueueName),
     /// [`Scope::Monitor`].
@@ -164,6 +171,7 @@ impl Scopes {
             Need::Seen(name) if self.sees(name) => Verdict::Allowed,
             Need::Seen(_) => Verdict::Hidden,
             Need::Named(verb, name) => self.judge_verb(verb, name),
+            Need::Claim(key) => self.judge_claim(key),
         }
     }
 
@@ -181,6 +189,19 @@ impl Scopes {
         }
         if has_verb && !self.sees(name) {
             Verdict::Hidden
+        } else {
+            Verdict::Forbidden
+        }
+    }
+
+    /// Whoever asks for a claim makes it, so nothing has to be hidden.
+    fn judge_claim(&self, key: &ClaimKey) -> Verdict {
+        let takes = |scope: &Scope| match scope {
+            Scope::Named(Verb::Consume, pattern) => pattern.takes_text(key.name()),
+            _ => false,
+        };
+        if self.0.iter().any(takes) {
+            Verdict::Allowed
         } else {
             Verdict::Forbidden
         }
@@ -328,6 +349,28 @@ mod tests {
         assert_eq!(key.judge(Need::Key), Verdict::Allowed);
         assert_eq!(key.judge(Need::Monitor), Verdict::Forbidden);
         assert_eq!(key.judge(Need::Admin), Verdict::Forbidden);
+    }
+
+    #[test]
+    fn a_claim_is_for_who_consumes_the_name_before_its_colon() {
+        let key = scopes(&["consume:orders", "consume:jobs.*", "publish:mail"]);
+        let judge = |of: &str| key.judge(Need::Claim(&ClaimKey::parse(of, "").expect(of)));
+        for claim in ["orders", "orders:42", "orders:a:b", "jobs.eu:1", "jobs.x"] {
+            assert_eq!(judge(claim), Verdict::Allowed, "{claim}");
+        }
+        for claim in [
+            "orders2",
+            "order",
+            ":orders",
+            "mail:1",
+            "jobs:1",
+            "x/orders:1",
+        ] {
+            assert_eq!(judge(claim), Verdict::Forbidden, "{claim}");
+        }
+        let any = scopes(&["consume:*"]);
+        let odd = ClaimKey::parse("/ :x", "").expect("a key");
+        assert_eq!(any.judge(Need::Claim(&odd)), Verdict::Allowed);
     }
 
     #[test]

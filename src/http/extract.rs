@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::SharedGateway;
 use super::body::read_body;
 use super::problem::Problem;
-use crate::domain::{self, MessageId, QueueName, quoted};
+use crate::domain::{self, ClaimKey, MessageId, QueueName, quoted};
 
 /// A path's parameters, as text.
 pub(crate) struct Path<T>(pub(crate) T);
@@ -86,6 +86,18 @@ impl<S: Send + Sync> FromRequestParts<S> for InKey {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Path([id]) = Path::<[String; 1]>::from_request_parts(parts, state).await?;
         Ok(Self(id))
+    }
+}
+
+/// The consumer claim that a path names.
+pub(crate) struct InClaim(pub(crate) ClaimKey);
+
+impl<S: Send + Sync> FromRequestParts<S> for InClaim {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([key]) = Path::<[String; 1]>::from_request_parts(parts, state).await?;
+        Ok(Self(ClaimKey::parse(&key, "key")?))
     }
 }
 

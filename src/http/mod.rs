@@ -9,6 +9,7 @@ mod access;
 mod ack;
 mod body;
 mod capacity;
+mod claims;
 mod coding;
 mod dead_letters;
 mod envelope;

@@ -18,9 +18,9 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::operations::Access;
 use super::problem::ProblemBody;
 use super::{
-    Gateway, SharedGateway, ack, dead_letters, extend, health, keys, messages, metrics, nack,
-    publish, publish_topic, purge, queues, receive, shapes, storage, stream, subscriptions, topics,
-    uncancelled, webhooks,
+    Gateway, SharedGateway, ack, claims, dead_letters, extend, health, keys, messages, metrics,
+    nack, publish, publish_topic, purge, queues, receive, shapes, storage, stream, subscriptions,
+    topics, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -40,6 +40,7 @@ use super::{
         (name = "Topics", description = "Publish to many queues at once; subscriptions and streams"),
         (name = "Dead letters", description = "Messages that were given up"),
         (name = "Webhooks", description = "Messages pushed to an HTTP endpoint"),
+        (name = "Claims", description = "What must be done once, and who does it"),
         (name = "Keys", description = "Who may do what"),
         (name = "Operations", description = "Health and metrics"),
     ),
@@ -121,6 +122,8 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             subscriptions::get_subscription,
             subscriptions::delete_subscription
         ))
+        .routes(routes!(claims::take_claim, claims::give_up_claim))
+        .routes(routes!(claims::complete_claim))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::get_key, keys::delete_key))
         .routes(routes!(keys::rotate_key))

@@ -43,6 +43,8 @@ pub(super) enum Access {
     Seen,
     /// A scope with this verb on the name in the path.
     Named(Verb),
+    /// The verb `consume` on the name of the claim in the path.
+    Claim,
     /// The scope `monitor`.
     Monitor,
     /// The scope `admin`.
@@ -68,6 +70,10 @@ const ACCESS: &[(Access, &[&str])] = &[
             "list_dead_letters",
             "get_dead_letter",
         ],
+    ),
+    (
+        Access::Claim,
+        &["take_claim", "complete_claim", "give_up_claim"],
     ),
     (
         Access::Named(Verb::Manage),
@@ -134,7 +140,9 @@ impl Access {
         match self {
             Self::Open => vec![],
             Self::Key | Self::Seen => vec![unauthorized, limited],
-            Self::Named(_) | Self::Monitor | Self::Admin => vec![unauthorized, forbidden, limited],
+            Self::Named(_) | Self::Claim | Self::Monitor | Self::Admin => {
+                vec![unauthorized, forbidden, limited]
+            }
         }
         .into_iter()
     }
@@ -146,6 +154,7 @@ impl Access {
             Self::Open => return vec![SecurityRequirement::default()],
             Self::Key | Self::Seen => &[],
             Self::Named(verb) => &[verb.as_str()],
+            Self::Claim => &[Verb::Consume.as_str()],
             Self::Monitor => &["monitor"],
             Self::Admin => &["admin"],
         };
@@ -194,6 +203,7 @@ pub(super) struct Found<'path> {
 pub(super) enum Kind {
     Queue,
     Topic,
+    Claim,
 }
 
 impl<'path> Found<'path> {
@@ -267,7 +277,9 @@ impl Operations {
         let param = |name, kind| found.params.get(name).map(|value| (kind, value));
         Some(Found {
             operation,
-            name: param("queue", Kind::Queue).or_else(|| param("topic", Kind::Topic)),
+            name: param("queue", Kind::Queue)
+                .or_else(|| param("topic", Kind::Topic))
+                .or_else(|| param("key", Kind::Claim)),
         })
     }
 }

@@ -113,7 +113,11 @@ fn parameters(operation: &mut Operation) {
             continue;
         };
         let is_name = matches!(parameter.name.as_str(), "queue" | "topic" | "subscription");
-        if is_name && parameter.parameter_in == ParameterIn::Path {
+        if parameter.name == "key" && parameter.parameter_in == ParameterIn::Path {
+            parameter.schema = Some(schema(
+                json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN}),
+            ));
+        } else if is_name && parameter.parameter_in == ParameterIn::Path {
             parameter.schema = Some(schema(
                 json!({"type": "string", "pattern": NAME, "maxLength": 80}),
             ));

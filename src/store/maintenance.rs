@@ -36,8 +36,8 @@ impl Store {
     }
 
     /// Removes stragglers' bodies that no live message needs, dead letters past
-    /// their retention, and what deleted queues have left. Whether there may be
-    /// more.
+    /// their retention, what deleted queues have left, and claims that are over.
+    /// Whether there may be more.
     ///
     /// # Errors
     /// Any.
@@ -50,6 +50,7 @@ impl Store {
                 .await?;
             more |= row.try_get::<i64, _>(0)? >= Self::ROWS;
         }
+        more |= self.prune_claims(Self::ROWS).await? >= Self::ROWS;
         sqlx::query(
             "DELETE FROM postrider.deleted_queues WHERE deleted_at < now() - interval '1 hour'",
         )

@@ -49,6 +49,7 @@
 mod backlog;
 mod browse;
 mod claim;
+mod claims;
 mod connect;
 mod counts;
 mod dead_letters;
@@ -80,8 +81,8 @@ mod webhooks;
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// How to reach a database.
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
@@ -91,6 +92,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 pub use backlog::Backlog;
 pub use browse::{Attempt, Cursor, Peek, State, Stored};
 pub use claim::{Claimed, Delivery, Receiver};
+pub use claims::{ClaimDone, ClaimGivenUp, ClaimTaken};
 pub use counts::Counts;
 pub use dead_letters::{DeadFilter, DeadLetter, Redrive};
 pub use delete_queue::DeletedQueue;
@@ -180,6 +182,8 @@ pub struct Store {
     topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
     keys_version: Arc<keys::KeysVersion>,
+    /// Since when no claim is left that should have been removed by then.
+    claims_pruned: Arc<Mutex<Option<Instant>>>,
     metrics: Arc<Metrics>,
     partition_size: i64,
 }
@@ -211,6 +215,7 @@ impl Store {
             topologies: Arc::default(),
             watermarks: Arc::default(),
             keys_version: Arc::default(),
+            claims_pruned: Arc::default(),
             metrics,
             partition_size,
         }
@@ -312,7 +317,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 20] = [
+        let groups: [&[(&str, &str)]; 21] = [
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
@@ -322,6 +327,7 @@ impl Store {
             subscriptions::STATEMENTS,
             delete_queue::STATEMENTS,
             claim::STATEMENTS,
+            claims::STATEMENTS,
             settle::STATEMENTS,
             storage::STATEMENTS,
             due::STATEMENTS,

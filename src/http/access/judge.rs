@@ -4,7 +4,7 @@ use axum::http::{Request, header};
 
 use super::super::operations::{Access, Found, Kind};
 use super::super::problem::Problem;
-use crate::domain::{Need, QueueName, Scopes, ShownKey, Verdict};
+use crate::domain::{ClaimKey, Need, QueueName, Scopes, ShownKey, Verdict};
 
 /// What the request needs. Where there is no operation the router will refuse
 /// it; under `/v1` only after a key was shown.
@@ -51,6 +51,14 @@ pub(super) fn judge<B>(
         Access::Key => (Need::Key, ""),
         Access::Monitor => (Need::Monitor, "monitor"),
         Access::Admin => (Need::Admin, "admin"),
+        Access::Claim => {
+            let named = found.and_then(|found| found.name());
+            // What is no key is nobody's: the endpoint says why.
+            let Some(Ok(key)) = named.map(|(_, key)| ClaimKey::parse(&key, "")) else {
+                return Ok(());
+            };
+            return judge_claim(scopes, &key);
+        }
         access @ (Access::Seen | Access::Named(_)) => {
             let named = found.and_then(|found| found.name());
             // What is no name is not there for anybody: the endpoint says why.
@@ -70,6 +78,16 @@ pub(super) fn judge<B>(
     }
 }
 
+fn judge_claim(scopes: &Scopes, key: &ClaimKey) -> Result<(), Problem> {
+    if scopes.judge(Need::Claim(key)) == Verdict::Allowed {
+        return Ok(());
+    }
+    // Only what could be a scope is shown as one.
+    let name = QueueName::parse(key.name(), "");
+    let name = name.as_ref().map_or("*", QueueName::as_str);
+    Err(Problem::scope_missing(&format!("consume:{name}")))
+}
+
 pub(super) fn judge_named(
     scopes: &Scopes,
     access: Access,
@@ -85,7 +103,7 @@ pub(super) fn judge_named(
         Verdict::Allowed => Ok(()),
         // What would make it cannot say that it is missing.
         Verdict::Hidden if !makes => Err(match kind {
-            Kind::Queue => Problem::queue_not_found(name),
+            Kind::Queue | Kind::Claim => Problem::queue_not_found(name),
             Kind::Topic => Problem::topic_not_found(name),
         }),
         Verdict::Hidden | Verdict::Forbidden => {

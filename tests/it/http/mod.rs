@@ -2,6 +2,7 @@
 
 mod ack;
 mod bad;
+mod claims;
 mod counts;
 mod dead_letters;
 mod extend;

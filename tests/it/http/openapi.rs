@@ -143,7 +143,7 @@ fn every_operation_is_described() {
             assert!(parameter["description"].is_string(), "{what} {parameter}");
         }
     }
-    assert_eq!(ids.len(), 51);
+    assert_eq!(ids.len(), 54);
 }
 
 #[test]
@@ -189,8 +189,17 @@ fn the_push_is_described_under_webhooks() {
 }
 
 /// One message in `orders`, to settle or to look at; dead for those who ask for
-/// dead ones. Or a key. Its id, and its receipt if that is wanted.
-async fn prepare(app: &App, path: &str, wants_receipt: bool) -> (String, Value) {
+/// dead ones. Or a key, or the claim that is named as the operation is. Its id, and
+/// its receipt if that is wanted.
+async fn prepare(app: &App, path: &str, id: &str, wants_receipt: bool) -> (String, Value) {
+    if path.starts_with("/v1/claims/") {
+        if id == "take_claim" {
+            return (String::new(), Value::Null);
+        }
+        let taken = app.post(&format!("/v1/claims/{id}"), "{}").await;
+        let token = taken.expect(StatusCode::CREATED)["token"].clone();
+        return (token.as_str().unwrap().to_owned(), Value::Null);
+    }
     if path.starts_with("/v1/keys/") {
         let key = json!({"name": "example", "scopes": ["monitor"]});
         let made = app.post("/v1/keys", key).await.expect(StatusCode::CREATED);
@@ -257,7 +266,8 @@ async fn every_example_runs_as_it_stands() {
             let wants_receipt = body
                 .as_ref()
                 .is_some_and(|(_, b)| b.get("receipts").is_some());
-            let (id, receipt) = prepare(&app, path, wants_receipt).await;
+            let operation_id = operation["operationId"].as_str().unwrap();
+            let (id, receipt) = prepare(&app, path, operation_id, wants_receipt).await;
             let queue = if path.contains("/webhook") {
                 "pushed"
             } else {
@@ -266,13 +276,20 @@ async fn every_example_runs_as_it_stands() {
             let real = path
                 .replace("{queue}", queue)
                 .replace("{id}", &id)
+                .replace("{key}", operation_id)
                 .replace("{topic}", "shop")
                 .replace("{subscription}", "billing");
+            let real = if operation_id == "give_up_claim" {
+                format!("{real}?token={id}")
+            } else {
+                real
+            };
             let mut request = app.request(method.to_uppercase().parse().unwrap(), &real);
             if let Some((content_type, body)) = body {
                 let json = body
                     .to_string()
-                    .replace("\"RECEIPT\"", &receipt.to_string());
+                    .replace("\"RECEIPT\"", &receipt.to_string())
+                    .replace("clm_000000000001a", &id);
                 request = request.header("content-type", content_type).body(json);
             }
             let answer = Answer::of(request).await;

@@ -6,6 +6,7 @@
 mod accepted;
 mod access;
 mod check;
+mod claims;
 mod controls;
 mod fields;
 mod got;

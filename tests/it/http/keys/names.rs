@@ -93,3 +93,30 @@ async fn a_subscription_feeds_only_what_the_key_manages() {
     let made = with_key(&app.gateway, &wider, Method::PUT, path, Some(json!({}))).await;
     assert_eq!(made.status, StatusCode::CREATED);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_for_keys_that_consume_its_name_and_tells_others_nothing() {
+    let app = stocked().await;
+    let key = app.key(&["consume:orders.eu", "publish:*"]).await;
+    let take = async |claim: &str| {
+        let path = format!("/v1/claims/{claim}");
+        with_key(&app.gateway, &key, Method::POST, &path, Some(json!({}))).await
+    };
+    assert_eq!(take("orders.eu:42").await.status, StatusCode::CREATED);
+    let others = "/v1/claims/secret:42";
+    let made = app.as_admin(Method::POST, others, json!({})).await;
+    let token = made.expect(StatusCode::CREATED)["token"].clone();
+    // One that somebody holds, and one that nobody does.
+    let held = take("secret:42").await.expect_problem(403, "scope-missing");
+    let free = take("secret:43").await.expect_problem(403, "scope-missing");
+    assert_eq!(held["detail"], free["detail"]);
+    let complete = format!("{others}/complete");
+    let request = json!({"token": token});
+    with_key(&app.gateway, &key, Method::POST, &complete, Some(request))
+        .await
+        .expect_problem(403, "scope-missing");
+    let give_up = format!("{others}?token={}", token.as_str().unwrap());
+    with_key(&app.gateway, &key, Method::DELETE, &give_up, None)
+        .await
+        .expect_problem(403, "scope-missing");
+}

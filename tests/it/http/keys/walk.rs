@@ -53,6 +53,7 @@ fn steps(receipt: &str) -> Vec<Step> {
                 path: path
                     .replace("{queue}", NAME)
                     .replace("{topic}", NAME)
+                    .replace("{key}", NAME)
                     .replace("{subscription}", "sub")
                     .replace(
                         "{id}",
