@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Broker;
 use crate::config::{Auth, Config};
-use crate::domain::{AllowList, ReceiptKey};
+use crate::domain::{AllowList, ReceiptKey, RequestKey};
 use crate::embedded;
 use crate::http::{self, Gate, Gateway, Tls};
 use crate::secrets;
@@ -166,6 +166,7 @@ impl App {
                 config.failed_logins_per_minute,
             ),
             receipts: ReceiptKey::new(&secret),
+            requests: Arc::new(RequestKey::new(&secret)),
             sealing,
             pusher,
             webhook_allow,

@@ -13,7 +13,7 @@ use super::receivers::{Received, Receivers};
 use super::requests::{
     ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TO_TOPICS,
 };
-use super::{Batcher, DueSchedule, Events, Hints, Wait, Weigh};
+use super::{Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
     Error, Fate, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult,
@@ -29,6 +29,7 @@ pub struct Broker {
     acks: Batcher<Acks, Vec<Settled>>,
     settles: Batcher<Settles, Vec<Settled>>,
     extends: Batcher<Extends, Vec<Result<DateTime<Utc>, Fate>>>,
+    replies: Replies,
     receivers: Arc<Receivers>,
     due: Arc<DueSchedule>,
     hints: Arc<Hints>,
@@ -131,6 +132,7 @@ impl Broker {
                     Ok(split(results, items.iter().map(Extends::rows)))
                 }
             }),
+            replies: Replies::start(store, &hints, tracker, stop),
             receivers,
             due,
             hints,
@@ -180,6 +182,12 @@ impl Broker {
     #[must_use]
     pub fn hints(&self) -> &Hints {
         &self.hints
+    }
+
+    /// Replies to requests, and those who wait for them.
+    #[must_use]
+    pub fn replies(&self) -> &Replies {
+        &self.replies
     }
 
     /// What is to be told through `system.events`.
@@ -358,9 +366,10 @@ impl Broker {
         self.receivers.waiting()
     }
 
-    /// Sends waiting receivers away, for shutdown.
+    /// Sends those who wait away, for shutdown.
     pub fn close(&self) {
         self.receivers.close();
+        self.replies.close();
     }
 }
 

@@ -6,18 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// Queues in which messages became ready since the others were last told. Only
-/// gathered while there are others.
+use crate::store::News;
+
+/// Queues in which messages became ready since the others were last told, and
+/// requests that were answered. Only gathered while there are others.
 #[derive(Debug, Default)]
 pub struct Hints {
     others: AtomicBool,
-    queues: Mutex<HashSet<i64>>,
+    news: Mutex<(HashSet<i64>, HashSet<i64>)>,
     some: Notify,
 }
 
 impl Hints {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<i64>> {
-        self.queues
+    fn lock(&self) -> std::sync::MutexGuard<'_, (HashSet<i64>, HashSet<i64>)> {
+        self.news
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -35,18 +37,30 @@ impl Hints {
 
     /// Notes that messages became ready in a queue.
     pub fn add(&self, queue_id: i64) {
-        if self.others() && self.lock().insert(queue_id) {
+        if self.others() && self.lock().0.insert(queue_id) {
+            self.some.notify_one();
+        }
+    }
+
+    /// Notes that a request was answered; by the first half of its id.
+    pub fn add_reply(&self, half: i64) {
+        if self.others() && self.lock().1.insert(half) {
             self.some.notify_one();
         }
     }
 
     /// Waits until there is something to tell, and takes it.
-    pub async fn take(&self) -> Vec<i64> {
+    pub async fn take(&self) -> News {
         loop {
             let some = self.some.notified();
-            let queues: Vec<i64> = self.lock().drain().collect();
-            if !queues.is_empty() {
-                return queues;
+            let (queues, replies) = {
+                let mut news = self.lock();
+                let queues: Vec<i64> = news.0.drain().collect();
+                (queues, news.1.drain().collect())
+            };
+            let news = News { queues, replies };
+            if news != News::default() {
+                return news;
             }
             some.await;
         }

@@ -20,6 +20,7 @@ mod events;
 mod hints;
 mod pace;
 mod receivers;
+mod replies;
 mod requests;
 
 use std::collections::VecDeque;
@@ -38,6 +39,7 @@ pub use due::DueSchedule;
 pub use events::Events;
 pub use hints::Hints;
 pub use receivers::{Received, Wait};
+pub use replies::{Awaiting, Replies};
 
 use crate::metrics::Histogram;
 use crate::spans::{Asking, Span};

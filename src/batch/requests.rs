@@ -3,7 +3,7 @@
 
 use super::{Bounds, Weigh};
 use crate::domain::{Lease, Seconds};
-use crate::store::{Publish, PublishTopic, PushRecord, Settle};
+use crate::store::{Answer, Publish, PublishTopic, PushRecord, ReplyTo, Settle};
 
 #[derive(Debug)]
 pub(super) struct Acks(pub(super) Vec<Lease>);
@@ -48,6 +48,24 @@ impl Weigh for PushRecord {
     }
 }
 
+impl Weigh for Answer {
+    fn rows(&self) -> usize {
+        1
+    }
+    fn bytes(&self) -> usize {
+        self.content.body.len() + OVERHEAD
+    }
+}
+
+impl Weigh for ReplyTo {
+    fn rows(&self) -> usize {
+        1
+    }
+    fn bytes(&self) -> usize {
+        OVERHEAD
+    }
+}
+
 macro_rules! weigh_by_number {
     ($($name:ident),+) => {$(
         impl Weigh for $name {
@@ -86,6 +104,15 @@ pub(super) const ACKS: Bounds = Bounds {
     rows: 2000,
     bytes: usize::MAX,
     waiting_bytes: 16 * 1024 * 1024,
+};
+/// Their bodies are as those of messages.
+pub(super) const REPLIES: Bounds = Bounds {
+    name: "store.reply",
+    ..PUBLISHES
+};
+pub(super) const REPLY_READS: Bounds = Bounds {
+    name: "store.read_replies",
+    ..ACKS
 };
 /// The rare ends of a lease need less.
 pub(super) const SETTLES: Bounds = Bounds {

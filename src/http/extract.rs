@@ -89,6 +89,18 @@ impl<S: Send + Sync> FromRequestParts<S> for InKey {
     }
 }
 
+/// The request that a path names, by its correlation id.
+pub(crate) struct InReply(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InReply {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([id]) = Path::<[String; 1]>::from_request_parts(parts, state).await?;
+        Ok(Self(id))
+    }
+}
+
 /// The consumer claim that a path names.
 pub(crate) struct InClaim(pub(crate) ClaimKey);
 

@@ -94,6 +94,9 @@ pub(crate) struct MessageInput<'a> {
     /// To a topic only: whether the publish is refused if no subscription
     /// matches.
     mandatory: Option<bool>,
+    /// Of a request only: how long its reply is waited for.
+    #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 3600)]
+    timeout_seconds: Option<Seconds>,
     /// Instead of everything above: 1 to 1000 messages, stored all or none.
     #[serde(borrow)]
     #[schema(no_recursion)]
@@ -108,16 +111,29 @@ pub(crate) struct Described {
     pub(crate) routing: Routing,
 }
 
-/// What only a topic looks at, and where in the request it stands.
+/// What only a topic or a request looks at, and where in the request it stands.
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
     pub(crate) key: Option<String>,
     pub(crate) key_at: String,
     pub(crate) mandatory: Option<bool>,
     pub(crate) mandatory_at: String,
+    pub(crate) timeout: Option<Seconds>,
+    pub(crate) timeout_at: String,
 }
 
 impl Routing {
+    /// A publish waits for no reply.
+    pub(crate) fn refuse_timeout(&self) -> Result<(), domain::Error> {
+        match self.timeout {
+            None => Ok(()),
+            Some(_) => Err(domain::Error::invalid(
+                &self.timeout_at,
+                "only with a request: POST /v1/queues/{queue}/requests",
+            )),
+        }
+    }
+
     /// A queue does not route.
     pub(crate) fn refuse(&self) -> Result<(), domain::Error> {
         let pointer = match self {
@@ -162,12 +178,14 @@ pub(crate) async fn read_messages(
 }
 
 /// `null` is a body too.
-fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub(super) fn present<'de, D: serde::Deserializer<'de>>(
+    d: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(d).map(Some)
 }
 
 /// A map in which no name comes twice.
-fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Headers, D::Error> {
+pub(super) fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Headers, D::Error> {
     struct Visitor;
     impl<'de> serde::de::Visitor<'de> for Visitor {
         type Value = Headers;
@@ -190,6 +208,38 @@ fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Headers, D::
     d.deserialize_any(Visitor)
 }
 
+/// A body in one of its two forms, found at `at` in `bytes`.
+pub(super) fn content(
+    bytes: &Bytes,
+    at: &str,
+    body: Option<&RawValue>,
+    body_base64: Option<Cow<'_, str>>,
+    content_type: Option<String>,
+) -> Result<Content, domain::Error> {
+    let wrong = |field: &str, detail| Err(domain::Error::invalid(format!("{at}/{field}"), detail));
+    match (body, body_base64, content_type) {
+        (Some(_), Some(_), _) => wrong("body_base64", "not together with body"),
+        (Some(_), None, Some(_)) => wrong("content_type", "only with body_base64: body is JSON"),
+        (Some(body), None, None) => Ok(Content {
+            body: bytes.slice_ref(body.get().as_bytes()),
+            content_type: None,
+        }),
+        (None, Some(base64), content_type) => match STANDARD.decode(base64.as_bytes()) {
+            Ok(decoded) => Ok(Content {
+                body: decoded.into(),
+                content_type: Some(
+                    content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
+                ),
+            }),
+            Err(_) => wrong("body_base64", "is not base64"),
+        },
+        (None, None, _) => wrong(
+            "body",
+            "is missing: send body (any JSON value) or body_base64",
+        ),
+    }
+}
+
 impl MessageInput<'_> {
     /// Whether no field says anything.
     fn is_empty(&self) -> bool {
@@ -208,6 +258,7 @@ impl MessageInput<'_> {
             reply_to: None,
             routing_key: None,
             mandatory: None,
+            timeout_seconds: None,
             messages: None,
         } = self
         else {
@@ -218,41 +269,7 @@ impl MessageInput<'_> {
 
     /// The message that this describes, found at `at` in `bytes`.
     fn message(self, bytes: &Bytes, at: String, trace: &Trace) -> Result<Described, domain::Error> {
-        let content = match (self.body, self.body_base64, self.content_type) {
-            (Some(_), Some(_), _) => {
-                return Err(domain::Error::invalid(
-                    format!("{at}/body_base64"),
-                    "not together with body",
-                ));
-            }
-            (Some(_), None, Some(_)) => {
-                return Err(domain::Error::invalid(
-                    format!("{at}/content_type"),
-                    "only with body_base64: body is JSON",
-                ));
-            }
-            (Some(body), None, None) => Content {
-                body: bytes.slice_ref(body.get().as_bytes()),
-                content_type: None,
-            },
-            (None, Some(base64), content_type) => Content {
-                body: STANDARD
-                    .decode(base64.as_bytes())
-                    .map_err(|_| {
-                        domain::Error::invalid(format!("{at}/body_base64"), "is not base64")
-                    })?
-                    .into(),
-                content_type: Some(
-                    content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
-                ),
-            },
-            (None, None, _) => {
-                return Err(domain::Error::invalid(
-                    format!("{at}/body"),
-                    "is missing: send body (any JSON value) or body_base64",
-                ));
-            }
-        };
+        let content = content(bytes, &at, self.body, self.body_base64, self.content_type)?;
         Ok(Described {
             message: Message {
                 content,
@@ -274,6 +291,8 @@ impl MessageInput<'_> {
                 key_at: format!("{at}/routing_key"),
                 mandatory: self.mandatory,
                 mandatory_at: format!("{at}/mandatory"),
+                timeout: self.timeout_seconds,
+                timeout_at: format!("{at}/timeout_seconds"),
             },
             at,
         })
@@ -322,6 +341,7 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
     let mut routing = Routing {
         key_at: "postrider-routing-key".to_owned(),
         mandatory_at: "postrider-mandatory".to_owned(),
+        timeout_at: "postrider-timeout-seconds".to_owned(),
         ..Routing::default()
     };
     let mut message = Message {
@@ -386,6 +406,10 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
             },
             Some("ttl-seconds") => match seconds(&value) {
                 Some(ttl) => message.ttl = Some(ttl),
+                None => refuse("must be a number of seconds"),
+            },
+            Some("timeout-seconds") => match seconds(&value) {
+                Some(timeout) => routing.timeout = Some(timeout),
                 None => refuse("must be a number of seconds"),
             },
             Some("deliver-at") => match DateTime::parse_from_rfc3339(&value) {

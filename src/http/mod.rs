@@ -30,6 +30,7 @@ mod openapi;
 mod operations;
 mod page;
 mod precondition;
+mod prefer;
 mod problem;
 mod publish;
 mod publish_topic;
@@ -38,6 +39,9 @@ mod queue_config;
 mod queue_limits;
 mod queues;
 mod receive;
+mod replies;
+mod reply;
+mod requests;
 mod resource;
 mod settle;
 mod shapes;
@@ -71,7 +75,7 @@ pub use openapi::document;
 pub use waiting::meanwhile;
 
 use crate::batch::Broker;
-use crate::domain::{AllowList, QueueName, ReceiptKey, SealingKey};
+use crate::domain::{AllowList, QueueName, ReceiptKey, RequestKey, SealingKey};
 use crate::spans;
 use crate::store::{Queue, Topic, Topology};
 use crate::telemetry::RequestLog;
@@ -87,6 +91,8 @@ pub struct Gateway {
     pub gate: Gate,
     /// Writes and reads receipts.
     pub receipts: ReceiptKey,
+    /// Writes and reads the correlation ids of requests.
+    pub requests: Arc<RequestKey>,
     /// Seals webhooks' secrets; without it no webhook can be made.
     pub sealing: Option<SealingKey>,
     /// This gateway's number among the gateways of the database.

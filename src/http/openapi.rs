@@ -19,8 +19,8 @@ use super::operations::Access;
 use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, claims, dead_letters, extend, health, keys, messages, metrics,
-    nack, publish, publish_topic, purge, queues, receive, shapes, storage, stream, subscriptions,
-    topics, uncancelled, webhooks,
+    nack, publish, publish_topic, purge, queues, receive, replies, reply, requests, shapes,
+    storage, stream, subscriptions, topics, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -37,6 +37,7 @@ use super::{
     tags(
         (name = "Queues", description = "Settings and counts"),
         (name = "Messages", description = "Publish, receive, settle"),
+        (name = "Requests", description = "Messages that are waited for an answer to"),
         (name = "Topics", description = "Publish to many queues at once; subscriptions and streams"),
         (name = "Dead letters", description = "Messages that were given up"),
         (name = "Webhooks", description = "Messages pushed to an HTTP endpoint"),
@@ -83,6 +84,9 @@ fn hot_routes() -> OpenApiRouter<SharedGateway> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(publish::publish))
         .routes(routes!(publish_topic::publish_topic))
+        .routes(routes!(requests::request))
+        .routes(routes!(reply::reply_to_request))
+        .routes(routes!(replies::get_reply))
         .routes(routes!(receive::receive))
         .routes(routes!(ack::ack))
         .routes(routes!(nack::nack))

@@ -26,6 +26,8 @@ const HEALTH: &[&str] = &["livez", "readyz", "metrics"];
 const HOT: &[&str] = &[
     "publish",
     "publish_topic",
+    "request",
+    "reply_to_request",
     "receive",
     "ack",
     "nack",
@@ -54,13 +56,18 @@ pub(super) enum Access {
 /// Who may do what, on one page.
 const ACCESS: &[(Access, &[&str])] = &[
     (Access::Open, &["livez", "readyz"]),
-    (Access::Key, &["list_queues", "list_topics"]),
+    // A reply is for whoever has the id and may publish to the request's queue.
+    (Access::Key, &["list_queues", "list_topics", "get_reply"]),
     (Access::Seen, &["get_queue", "get_topic"]),
-    (Access::Named(Verb::Publish), &["publish", "publish_topic"]),
+    (
+        Access::Named(Verb::Publish),
+        &["publish", "publish_topic", "request"],
+    ),
     (
         Access::Named(Verb::Consume),
         &[
             "receive",
+            "reply_to_request",
             "ack",
             "nack",
             "extend",

@@ -13,9 +13,9 @@ use super::message_input::{Described, MessageInput, demand_content_type, read_me
 use super::problem::Problem;
 use super::queue_limits::{described, publish_quota};
 use super::told::tell_messages;
-use super::{SharedGateway, reply};
-use crate::domain::MessageId;
-use crate::store::{Publish, Refusal};
+use super::{Gateway, SharedGateway, reply};
+use crate::domain::{MessageId, QueueName};
+use crate::store::{Publish, Published, Refusal};
 
 /// What was stored.
 #[derive(Debug, Serialize, ToSchema)]
@@ -96,38 +96,48 @@ pub(crate) async fn publish(
     } in &read
     {
         routing.refuse()?;
+        routing.refuse_timeout()?;
         message.check(max_bytes, at, now)?;
     }
     let quota = publish_quota(&queue.settings.rate_limit);
     let standing = gateway.limits.queues.publish(&queue, read.len())?;
     let messages = Arc::new(read.into_iter().map(|one| one.message).collect());
 
-    let mut request = Publish { queue, messages };
+    let published = store(&gateway, &name, Publish { queue, messages }).await?;
+    let messages = published
+        .into_iter()
+        .map(|m| PublishedMessage {
+            id: MessageId(m.id),
+            duplicate: m.duplicate,
+        })
+        .collect();
+    let answer = reply(StatusCode::CREATED, &PublishAnswer { messages });
+    Ok(described(answer, quota, standing))
+}
+
+/// Stores messages in the queue of this name, all or none.
+pub(crate) async fn store(
+    gateway: &Gateway,
+    name: &QueueName,
+    mut request: Publish,
+) -> Result<Vec<Published>, Problem> {
     let mut result = gateway.broker.publish(request.clone()).await?;
     if result == Err(Refusal::NoQueue) {
         // Deleted since it was cached; it may be there anew.
         request.queue = gateway
             .broker
             .store()
-            .queue_now(&name)
+            .queue_now(name)
             .await?
-            .ok_or_else(|| Problem::queue_not_found(&name))?;
+            .ok_or_else(|| Problem::queue_not_found(name))?;
         result = gateway.broker.publish(request).await?;
     }
     match result {
         Ok(published) => {
             tell_messages(published.iter().map(|m| m.id));
-            let messages = published
-                .into_iter()
-                .map(|m| PublishedMessage {
-                    id: MessageId(m.id),
-                    duplicate: m.duplicate,
-                })
-                .collect();
-            let answer = reply(StatusCode::CREATED, &PublishAnswer { messages });
-            Ok(described(answer, quota, standing))
+            Ok(published)
         }
-        Err(Refusal::NoQueue) => Err(Problem::queue_not_found(&name)),
-        Err(Refusal::Full { max_ready }) => Err(Problem::queue_full(&name, max_ready)),
+        Err(Refusal::NoQueue) => Err(Problem::queue_not_found(name)),
+        Err(Refusal::Full { max_ready }) => Err(Problem::queue_full(name, max_ready)),
     }
 }

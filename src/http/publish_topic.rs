@@ -81,6 +81,7 @@ fn candidate<'a>(message: &'a Message, routing_key: &'a RoutingKey) -> Candidate
 
 fn routing_key(described: &Described) -> Result<RoutingKey, Problem> {
     let routing = &described.routing;
+    routing.refuse_timeout()?;
     let key = routing.key.as_deref().unwrap_or_default();
     Ok(RoutingKey::parse(key, &routing.key_at)?)
 }

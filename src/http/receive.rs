@@ -20,7 +20,7 @@ use super::whole::optional_whole;
 use super::{SharedGateway, json_bytes};
 use crate::batch;
 use crate::batch::Wait;
-use crate::domain::{Headers, MessageId, QueueSettings, ReceiptKey, Seconds};
+use crate::domain::{Headers, MessageId, QueueSettings, ReceiptKey, RequestKey, Seconds};
 use crate::spans::{Carried, Span};
 use crate::store::{Delivery, Envelope, Queue, Receiver};
 
@@ -77,6 +77,10 @@ pub(crate) struct ReceivedMessage {
     topic: Option<String>,
     /// What it was routed by; null for a publish to a queue.
     routing_key: Option<String>,
+    /// Only of a request: until when it may be answered, with
+    /// `POST /v1/queues/{queue}/reply`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_deadline: Option<DateTime<Utc>>,
 }
 
 /// The fields of a leased message around its body.
@@ -97,6 +101,8 @@ struct DeliveryHead<'a> {
     tracestate: Option<&'a str>,
     topic: Option<&'a str>,
     routing_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_deadline: Option<DateTime<Utc>>,
 }
 
 /// What a JSON value is published and given back as.
@@ -114,24 +120,34 @@ pub(crate) fn write_with_body<T: Serialize>(
     head: &T,
     envelope: &Envelope,
 ) -> std::io::Result<()> {
+    write_around(out, head, &envelope.body, envelope.is_json())
+}
+
+/// The same with a body that is no message's.
+pub(crate) fn write_around<T: Serialize>(
+    out: &mut Vec<u8>,
+    head: &T,
+    body: &[u8],
+    is_json: bool,
+) -> std::io::Result<()> {
     serde_json::to_writer(&mut *out, head)?;
     let closing = out.pop();
     debug_assert_eq!(closing, Some(b'}'), "the head is an object");
-    if envelope.is_json() {
+    if is_json {
         out.extend_from_slice(b",\"body\":");
-        out.extend_from_slice(&envelope.body);
+        out.extend_from_slice(body);
         out.push(b'}');
     } else {
-        write!(
-            out,
-            ",\"body_base64\":\"{}\"}}",
-            STANDARD.encode(&envelope.body)
-        )?;
+        write!(out, ",\"body_base64\":\"{}\"}}", STANDARD.encode(body))?;
     }
     Ok(())
 }
 
-fn write(deliveries: &[Delivery], receipts: &ReceiptKey) -> std::io::Result<Vec<u8>> {
+fn write(
+    deliveries: &[Delivery],
+    receipts: &ReceiptKey,
+    requests: &RequestKey,
+) -> std::io::Result<Vec<u8>> {
     let size: usize = deliveries
         .iter()
         .map(|d| d.envelope.body.len() * 4 / 3 + 600)
@@ -159,6 +175,11 @@ fn write(deliveries: &[Delivery], receipts: &ReceiptKey) -> std::io::Result<Vec<
             tracestate: envelope.tracestate.as_deref(),
             topic: envelope.topic.as_deref(),
             routing_key: envelope.routing_key.as_deref(),
+            reply_deadline: envelope
+                .correlation_id
+                .as_deref()
+                .and_then(|id| requests.open(id))
+                .map(|asked| asked.deadline(envelope.enqueued_at)),
         };
         write_with_body(&mut out, &head, envelope)?;
     }
@@ -248,7 +269,7 @@ pub(crate) async fn receive(
         gateway.broker.receive(queue.id, wish, wait).await?;
     drop(waiting);
     tell(&deliveries);
-    let json = write(&deliveries, &gateway.receipts)
+    let json = write(&deliveries, &gateway.receipts, &gateway.requests)
         .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
     let mut response = json_bytes(StatusCode::OK, json);
     if waited > Duration::ZERO {

@@ -70,13 +70,8 @@ impl Receipts {
         let mut leases = Vec::with_capacity(receipts.len());
         let outcomes = receipts
             .iter()
-            .map(|receipt| match gateway.receipts.open(receipt) {
-                Err(error) => Some(Err(error.into())),
-                Ok(lease) if lease.queue_id != queue.id => Some(Err(Problem::new(
-                    StatusCode::NOT_FOUND,
-                    "receipt-not-found",
-                    "The receipt is of another queue. Settle a message in the queue it came from.",
-                ))),
+            .map(|receipt| match open_receipt(gateway, queue, receipt) {
+                Err(problem) => Some(Err(problem)),
                 Ok(lease) => {
                     leases.push(lease);
                     None
@@ -131,8 +126,25 @@ impl Receipts {
     }
 }
 
+/// The lease of a receipt, if it is of this queue.
+pub(crate) fn open_receipt(
+    gateway: &Gateway,
+    queue: &Queue,
+    receipt: &str,
+) -> Result<Lease, Problem> {
+    let lease = gateway.receipts.open(receipt)?;
+    if lease.queue_id == queue.id {
+        return Ok(lease);
+    }
+    Err(Problem::new(
+        StatusCode::NOT_FOUND,
+        "receipt-not-found",
+        "The receipt is of another queue. Settle a message in the queue it came from.",
+    ))
+}
+
 /// 409: an older lease's receipt.
-fn lease_lost() -> Problem {
+pub(crate) fn lease_lost() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "lease-lost",

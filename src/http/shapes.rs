@@ -85,6 +85,7 @@ pub(super) fn scopes() -> Array {
 pub(super) fn complete(document: &mut OpenApi) {
     if let Some(components) = &mut document.components {
         messages(&mut components.schemas);
+        replies(&mut components.schemas);
         redrive(&mut components.schemas);
         filters(&mut components.schemas);
     }
@@ -141,6 +142,7 @@ fn bodies(operation: &mut Operation) {
     }
     let of_messages = match operation.operation_id.as_deref() {
         Some("publish") => "Publish",
+        Some("request") => "AnyRequest",
         Some("publish_topic") => "PublishRouted",
         Some("explain") => "Explain",
         _ => return,
@@ -180,16 +182,26 @@ fn messages(schemas: &mut Schemas) {
         }
         schemas.insert(name.to_owned(), message.into());
     };
-    let routing = ["routing_key", "mandatory"];
+    let (routing, timeout) = (["routing_key", "mandatory"], ["timeout_seconds"]);
     let (json, bytes) = (["body_base64", "content_type"], ["body"]);
-    add("Message", "body", &[json.as_slice(), &routing].concat());
-    add(
-        "BytesMessage",
-        "body_base64",
-        &[bytes.as_slice(), &routing].concat(),
-    );
-    add("RoutedMessage", "body", &json);
-    add("RoutedBytesMessage", "body_base64", &bytes);
+    let gateways = [
+        "delay_seconds",
+        "deliver_at",
+        "ttl_seconds",
+        "dedup_id",
+        "correlation_id",
+        "reply_to",
+    ];
+    for (message, body, without) in [
+        ("Message", "body", json.as_slice()),
+        ("BytesMessage", "body_base64", &bytes),
+    ] {
+        let without = |more: &[&[&'static str]]| [without, &more.concat()].concat();
+        add(message, body, &without(&[&routing, &timeout]));
+        add(&format!("Routed{message}"), body, &without(&[&timeout]));
+        let request = message.replace("Message", "Request");
+        add(&request, body, &without(&[&routing, &gateways]));
+    }
 
     let mut choose = |name: &str, parts: &[&str]| {
         let mut one_of = OneOfBuilder::new();
@@ -199,6 +211,7 @@ fn messages(schemas: &mut Schemas) {
         schemas.insert(name.to_owned(), RefOr::T(one_of.build().into()));
     };
     choose("AnyMessage", &["Message", "BytesMessage"]);
+    choose("AnyRequest", &["Request", "BytesRequest"]);
     choose("Explain", &["RoutedMessage", "RoutedBytesMessage"]);
     choose("Publish", &["Message", "BytesMessage", "MessageBatch"]);
     choose(
@@ -219,6 +232,33 @@ fn messages(schemas: &mut Schemas) {
         });
         schemas.insert(batch.to_owned(), schema(shape));
     }
+}
+
+/// A reply has one body, as a message has.
+fn replies(schemas: &mut Schemas) {
+    let Some(RefOr::T(Schema::Object(derived))) = schemas.get("ReplyInput").cloned() else {
+        return;
+    };
+    let mut one_of = OneOfBuilder::new().examples(derived.example.clone());
+    for (name, body, without) in [
+        ("JsonReply", "body", ["body_base64", "content_type"].as_slice()),
+        ("BytesReply", "body_base64", &["body"]),
+    ] {
+        let mut reply = derived.clone();
+        reply.example = None;
+        reply
+            .properties
+            .retain(|field, _| !without.contains(&field.as_str()));
+        reply.required = vec!["receipt".to_owned(), body.to_owned()];
+        if let Some(RefOr::T(Schema::Object(field))) = reply.properties.get_mut(body)
+            && let SchemaType::Array(_) = field.schema_type
+        {
+            field.schema_type = Type::String.into();
+        }
+        schemas.insert(name.to_owned(), reply.into());
+        one_of = one_of.item(reference(name));
+    }
+    schemas.insert("ReplyInput".to_owned(), RefOr::T(one_of.build().into()));
 }
 
 /// Either ids or a filter.

@@ -60,6 +60,10 @@ pub struct Metrics {
     pub claim: Batches,
     /// `postrider_batch_*{verb="ack"}`.
     pub ack: Batches,
+    /// `postrider_batch_*{verb="reply"}`.
+    pub reply: Batches,
+    /// `postrider_batch_*{verb="read_replies"}`.
+    pub read_replies: Batches,
     /// `postrider_batch_*{verb="settle"}`.
     pub settle: Batches,
     /// `postrider_batch_*{verb="extend"}`.
@@ -159,6 +163,8 @@ impl Default for Metrics {
             publish_topic: Batches::new("publish_topic"),
             claim: Batches::new("claim"),
             ack: Batches::new("ack"),
+            reply: Batches::new("reply"),
+            read_replies: Batches::new("read_replies"),
             settle: Batches::new("settle"),
             extend: Batches::new("extend"),
             record_push: Batches::new("record_push"),
@@ -222,6 +228,8 @@ impl Metrics {
             &self.publish_topic,
             &self.claim,
             &self.ack,
+            &self.reply,
+            &self.read_replies,
             &self.settle,
             &self.extend,
             &self.record_push,

@@ -20,7 +20,7 @@ const ASKING: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Says that this gateway lives and how many receivers wait here; whether
-    /// other gateways live too. Reads the version of the API keys along.
+    /// other gateways live too. Reads the version of the API keys and the time along.
     ///
     /// # Errors
     /// Any.
@@ -41,13 +41,15 @@ impl Store {
              SELECT EXISTS (
                 SELECT FROM postrider.gateways
                 WHERE id <> $1 AND seen_at > now() - interval '10 s'),
-                (SELECT keys_version FROM postrider.cluster)",
+                (SELECT keys_version FROM postrider.cluster),
+                now()",
         )
         .bind(gateway_id)
         .bind(sqlx::types::Json(waiting))
         .fetch_one(&self.pool)
         .await?;
         self.keys_version.note(row.try_get(1)?, asked);
+        self.clock.note(row.try_get(2)?, asked);
         Ok(row.try_get(0)?)
     }
 
@@ -63,21 +65,26 @@ impl Store {
         Ok(())
     }
 
-    /// Tells the other gateways that these queues have messages ready; none is
-    /// a greeting. A hint: it may be lost.
+    /// Tells the other gateways that these queues have messages ready, and that
+    /// there are replies to these requests; nothing at all is a greeting. A hint: it
+    /// may be lost.
     ///
     /// # Errors
     /// Any.
-    pub async fn announce(&self, gateway_id: i64, queue_ids: &[i64]) -> Result<(), Error> {
+    pub async fn announce(&self, gateway_id: i64, news: &News) -> Result<(), Error> {
+        let is_greeting = news.queues.is_empty() && news.replies.is_empty();
         // A payload holds 8,000 bytes; 300 ids of 20 digits fit.
-        for some in queue_ids
+        let queues = news
+            .queues
             .chunks(300)
-            .chain(queue_ids.is_empty().then_some(&[][..]))
-        {
+            .chain(is_greeting.then_some(&[][..]))
+            .map(|some| (QUEUES, some));
+        let replies = news.replies.chunks(300).map(|some| (REPLIES, some));
+        for (kind, some) in queues.chain(replies) {
             let ids: Vec<String> = some.iter().map(i64::to_string).collect();
             sqlx::query("SELECT pg_notify($1, $2)")
                 .bind(CHANNEL)
-                .bind(format!("{gateway_id}:{}", ids.join(",")))
+                .bind(format!("{gateway_id}{kind}{}", ids.join(",")))
                 .execute(&self.pool)
                 .await?;
         }
@@ -108,6 +115,37 @@ impl Store {
     }
 }
 
+/// What stands between the teller and the ids in an announcement of queues.
+const QUEUES: char = ':';
+
+/// The same of replies.
+const REPLIES: char = ';';
+
+/// What a gateway tells.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Queues with messages that became ready.
+    pub queues: Vec<i64>,
+    /// The first halves of the ids of requests that were answered.
+    pub replies: Vec<i64>,
+}
+
+impl News {
+    /// Reads an announcement: who tells, and what.
+    fn read(payload: &str) -> Option<(&str, Self)> {
+        let (from, ids) = payload.split_once([QUEUES, REPLIES])?;
+        let is_of_replies = payload[from.len()..].starts_with(REPLIES);
+        let ids = ids.split(',').filter_map(|id| id.parse().ok()).collect();
+        let mut news = Self::default();
+        if is_of_replies {
+            news.replies = ids;
+        } else {
+            news.queues = ids;
+        }
+        Some((from, news))
+    }
+}
+
 /// What other gateways tell.
 #[derive(Debug)]
 pub struct Announcements {
@@ -116,13 +154,13 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// The next announcement of another gateway: its queues, none for a
-    /// greeting. `None` when the connection was lost in between: what was said
+    /// The next announcement of another gateway; nothing in it is a greeting.
+    /// `None` when the connection was lost in between: what was said
     /// meanwhile is lost.
     ///
     /// # Errors
     /// Any; the caller connects anew.
-    pub async fn next(&mut self) -> Result<Option<Vec<i64>>, Error> {
+    pub async fn next(&mut self) -> Result<Option<News>, Error> {
         loop {
             // Reading is all it does, so it can be broken off.
             let Ok(heard) = tokio::time::timeout(QUIET, self.listener.try_recv()).await else {
@@ -133,11 +171,9 @@ impl Announcements {
             let Some(notification) = heard? else {
                 return Ok(None);
             };
-            let (from, ids) = notification.payload().split_once(':').unwrap_or_default();
-            if from != self.gateway_id.to_string() {
-                return Ok(Some(
-                    ids.split(',').filter_map(|id| id.parse().ok()).collect(),
-                ));
+            match News::read(notification.payload()) {
+                Some((from, news)) if from != self.gateway_id.to_string() => return Ok(Some(news)),
+                _ => {}
             }
         }
     }

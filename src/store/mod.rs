@@ -69,6 +69,7 @@ mod publish;
 mod publish_topic;
 mod purge;
 mod queues;
+mod replies;
 mod settle;
 mod storage;
 mod stream;
@@ -99,13 +100,14 @@ pub use delete_queue::DeletedQueue;
 pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::{Error, Logged};
-pub use gateways::Announcements;
+pub use gateways::{Announcements, News};
 pub use keys::{ApiKey, KeyRate, KeysVersion, NewApiKey, RevokedKey, StoredKey};
 pub use publish::{Overflowed, Publish, PublishResult, Published, Refusal};
 pub use publish_topic::{
     Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
 };
 pub use queues::{Put, Queue};
+pub use replies::{Answer, Answered, Reply, ReplyRead, ReplyTo};
 pub use settle::{Fate, Settle, Settled};
 pub use storage::{Holder, HotTable, KeptFor, Partition, Storage};
 pub use stream::Retained;
@@ -182,6 +184,7 @@ pub struct Store {
     topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
     keys_version: Arc<keys::KeysVersion>,
+    clock: Arc<replies::Clock>,
     /// Since when no claim is left that should have been removed by then.
     claims_pruned: Arc<Mutex<Option<Instant>>>,
     metrics: Arc<Metrics>,
@@ -215,6 +218,7 @@ impl Store {
             topologies: Arc::default(),
             watermarks: Arc::default(),
             keys_version: Arc::default(),
+            clock: Arc::default(),
             claims_pruned: Arc::default(),
             metrics,
             partition_size,
@@ -317,7 +321,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 21] = [
+        let groups: [&[(&str, &str)]; 22] = [
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
@@ -329,6 +333,7 @@ impl Store {
             claim::STATEMENTS,
             claims::STATEMENTS,
             settle::STATEMENTS,
+            replies::STATEMENTS,
             storage::STATEMENTS,
             due::STATEMENTS,
             browse::STATEMENTS,

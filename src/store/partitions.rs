@@ -162,15 +162,17 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// Drops the days of dedup ids and attempts that are over; those of pushes
-    /// after `push_attempt_days`.
+    /// Drops the days of dedup ids and attempts that are over, those of pushes
+    /// after `push_attempt_days`, and replies whose time is over.
     ///
     /// # Errors
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
     pub async fn drop_days(&self, push_attempt_days: i64) -> Result<(), Error> {
         self.drop_days_of("dedup", DEDUP_DAYS).await?;
         self.drop_days_of("attempts", ATTEMPT_DAYS).await?;
-        self.drop_days_of("push_attempts", push_attempt_days).await
+        self.drop_days_of("push_attempts", push_attempt_days)
+            .await?;
+        self.drop_replies().await
     }
 
     /// Drops the partitions of messages that nothing points into, after moving
@@ -286,7 +288,7 @@ impl Store {
 
     /// Runs several statements as one implicit transaction, in one message: no
     /// future can be dropped between its begin and its end.
-    async fn transaction(&self, statements: String) -> Result<(), Error> {
+    pub(super) async fn transaction(&self, statements: String) -> Result<(), Error> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
             .execute(&self.pool)
             .await?;

@@ -84,7 +84,7 @@ impl Store {
         self.metrics.ack.record(rows.len(), began);
         let mut acked = HashSet::with_capacity(rows.len());
         for row in rows {
-            self.metrics.lease_to_ack.record_time(held(&row)?);
+            self.metrics.lease_to_ack.record_time(held_time(&row, 3)?);
             acked.insert(key(&row)?);
         }
         let mut results = vec![Settled::Done; leases.len()];
@@ -269,13 +269,18 @@ fn key(row: &PgRow) -> Result<(i64, i64, i64), Error> {
 }
 
 /// How long a lease was held until its ack, by the database's clock.
-fn held(row: &PgRow) -> Result<Duration, Error> {
-    let held: PgInterval = row.try_get(3)?;
+pub(super) fn held_time<I: sqlx::ColumnIndex<PgRow>>(
+    row: &PgRow,
+    column: I,
+) -> Result<Duration, Error> {
+    let held: PgInterval = row.try_get(column)?;
     let micros = i64::from(held.days) * 86_400_000_000 + held.microseconds;
     Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
 }
 
-fn columns<'a>(leases: impl Iterator<Item = &'a Lease>) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
+pub(super) fn columns<'a>(
+    leases: impl Iterator<Item = &'a Lease>,
+) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
     let mut columns = (Vec::new(), Vec::new(), Vec::new());
     for lease in leases {
         columns.0.push(lease.queue_id);

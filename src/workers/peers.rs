@@ -1,5 +1,5 @@
 //! Gateways side by side: each tells the others in which queues messages became
-//! ready, over NOTIFY on a connection of its own, never in a publish's
+//! ready and which requests were answered, over NOTIFY on a connection of its own, never in a publish's
 //! transaction (NOTIFY takes a lock of the whole server at commit). What is told
 //! is a hint; a poll finds what was missed.
 
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Health, every, within_deadline};
 use crate::batch::Broker;
-use crate::store::Error;
+use crate::store::{Error, News};
 
 /// Hints of so much time go out together.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -51,13 +51,13 @@ pub(super) fn start(
 async fn tell(broker: Arc<Broker>, gateway_id: i64, stop: CancellationToken) {
     let mut health = Health::new("tell");
     // The greeting: others are to tell this gateway from now on.
-    health.note(within_deadline(broker.store().announce(gateway_id, &[])).await);
+    health.note(within_deadline(broker.store().announce(gateway_id, &News::default())).await);
     loop {
-        let queues = tokio::select! {
-            queues = broker.hints().take() => queues,
+        let news = tokio::select! {
+            news = broker.hints().take() => news,
             () = stop.cancelled() => return,
         };
-        health.note(within_deadline(broker.store().announce(gateway_id, &queues)).await);
+        health.note(within_deadline(broker.store().announce(gateway_id, &news)).await);
         tokio::time::sleep(COALESCE).await;
     }
 }
@@ -79,12 +79,16 @@ async fn listen(broker: &Broker, gateway_id: i64) -> Result<(), Error> {
     let mut announcements = broker.store().announcements(gateway_id).await?;
     loop {
         match announcements.next().await? {
-            Some(queue_ids) => {
+            Some(News { queues, replies }) => {
                 broker.hints().set_others(true);
-                broker.ready_elsewhere(queue_ids);
+                broker.ready_elsewhere(queues);
+                broker.replies().answered_elsewhere(&replies);
             }
             // Connected anew: ask for what was not heard meanwhile.
-            None => broker.ready_elsewhere(broker.waiting().into_keys()),
+            None => {
+                broker.ready_elsewhere(broker.waiting().into_keys());
+                broker.replies().look();
+            }
         }
     }
 }
@@ -95,5 +99,6 @@ async fn poll(broker: Arc<Broker>) -> Result<(), Error> {
         let ready = broker.store().with_ready(&waiting).await?;
         broker.ready_elsewhere(ready);
     }
+    broker.replies().look();
     Ok(())
 }
