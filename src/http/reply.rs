@@ -9,12 +9,15 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{OneOfBuilder, RefOr, Schema, Type};
 
 use super::body::read_body;
 use super::extract::{InQueue, NoParams, Query, is_json, parse, wrong_content_type};
 use super::message_input::{content, present, unique_headers};
 use super::problem::Problem;
 use super::settle::{lease_lost, open_receipt};
+use super::shapes::{Schemas, reference};
 use super::told::tell_messages;
 use super::{SharedGateway, reply, shapes};
 use crate::domain::{Headers, Message};
@@ -23,7 +26,7 @@ use crate::store::{Answer, Answered};
 /// The answer to a request.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = ReplyInput, example = json!({"receipt": "RECEIPT", "body": {"total": 99}}))]
+#[schema(as = ReplyInput)]
 pub(crate) struct ReplyInput<'a> {
     /// The request's, as it was received.
     #[serde(borrow)]
@@ -67,7 +70,8 @@ pub(crate) struct AnsweredRequest {
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/reply", tag = "Requests",
     params(("queue" = String, Path, description = "Where it was received", example = "orders")),
-    request_body = ReplyInput<'static>,
+    request_body(content = ReplyInput<'static>,
+        example = json!({"receipt": "RECEIPT", "body": {"total": 99}})),
     responses(
         (status = 200, description = "Committed and flushed", body = AnsweredRequest),
         (status = 404, description = "`queue-not-found`, `receipt-not-found`"),
@@ -148,4 +152,34 @@ pub(crate) async fn reply_to_request(
     };
     let correlation_id = gateway.requests.seal(&asked);
     Ok(reply(StatusCode::OK, &AnsweredRequest { correlation_id }))
+}
+
+/// Says in the document that a reply has one body, as a message has.
+pub(super) fn describe(schemas: &mut Schemas) {
+    let Some(RefOr::T(Schema::Object(derived))) = schemas.get("ReplyInput").cloned() else {
+        return;
+    };
+    let mut one_of = OneOfBuilder::new();
+    for (name, body, without) in [
+        (
+            "JsonReply",
+            "body",
+            ["body_base64", "content_type"].as_slice(),
+        ),
+        ("BytesReply", "body_base64", &["body"]),
+    ] {
+        let mut reply = derived.clone();
+        reply
+            .properties
+            .retain(|field, _| !without.contains(&field.as_str()));
+        reply.required = vec!["receipt".to_owned(), body.to_owned()];
+        if let Some(RefOr::T(Schema::Object(field))) = reply.properties.get_mut(body)
+            && let SchemaType::Array(_) = field.schema_type
+        {
+            field.schema_type = Type::String.into();
+        }
+        schemas.insert(name.to_owned(), reply.into());
+        one_of = one_of.item(reference(name));
+    }
+    schemas.insert("ReplyInput".to_owned(), RefOr::T(one_of.build().into()));
 }

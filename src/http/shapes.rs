@@ -12,6 +12,8 @@ use utoipa::openapi::{
     Array, Components, Content, Object, OneOfBuilder, OpenApi, Ref, RefOr, Required, Schema, Type,
 };
 
+use super::reply;
+
 /// A name of a queue, topic or subscription, with the rule against `..`.
 const NAME: &str = r"^[A-Za-z0-9_](\.?[A-Za-z0-9_-])*\.?$";
 /// A header's name: RFC 9110's token characters.
@@ -21,7 +23,7 @@ const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 /// What an optional request body says of itself.
 const OPTIONAL: &str = "May be left out";
 
-type Schemas = BTreeMap<String, RefOr<Schema>>;
+pub(super) type Schemas = BTreeMap<String, RefOr<Schema>>;
 
 /// A schema as JSON Schema writes it.
 fn schema(json: Value) -> RefOr<Schema> {
@@ -35,7 +37,7 @@ fn object(json: Value) -> Object {
     }
 }
 
-fn reference(name: &str) -> RefOr<Schema> {
+pub(super) fn reference(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
 
@@ -85,7 +87,7 @@ pub(super) fn scopes() -> Array {
 pub(super) fn complete(document: &mut OpenApi) {
     if let Some(components) = &mut document.components {
         messages(&mut components.schemas);
-        replies(&mut components.schemas);
+        reply::describe(&mut components.schemas);
         redrive(&mut components.schemas);
         filters(&mut components.schemas);
     }
@@ -232,33 +234,6 @@ fn messages(schemas: &mut Schemas) {
         });
         schemas.insert(batch.to_owned(), schema(shape));
     }
-}
-
-/// A reply has one body, as a message has.
-fn replies(schemas: &mut Schemas) {
-    let Some(RefOr::T(Schema::Object(derived))) = schemas.get("ReplyInput").cloned() else {
-        return;
-    };
-    let mut one_of = OneOfBuilder::new().examples(derived.example.clone());
-    for (name, body, without) in [
-        ("JsonReply", "body", ["body_base64", "content_type"].as_slice()),
-        ("BytesReply", "body_base64", &["body"]),
-    ] {
-        let mut reply = derived.clone();
-        reply.example = None;
-        reply
-            .properties
-            .retain(|field, _| !without.contains(&field.as_str()));
-        reply.required = vec!["receipt".to_owned(), body.to_owned()];
-        if let Some(RefOr::T(Schema::Object(field))) = reply.properties.get_mut(body)
-            && let SchemaType::Array(_) = field.schema_type
-        {
-            field.schema_type = Type::String.into();
-        }
-        schemas.insert(name.to_owned(), reply.into());
-        one_of = one_of.item(reference(name));
-    }
-    schemas.insert("ReplyInput".to_owned(), RefOr::T(one_of.build().into()));
 }
 
 /// Either ids or a filter.

@@ -79,9 +79,9 @@ pub enum ClaimGivenUp {
 
 /// Completes claims, as a query to run wherever: alone, or inside of a
 /// transaction. Read the rows with [`completed`].
-pub(super) fn completing<'a>(
-    claims: &'a [(ClaimKey, ClaimToken)],
-) -> sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments> {
+pub(super) fn completing(
+    claims: &[(ClaimKey, ClaimToken)],
+) -> sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments> {
     let keys: Vec<&str> = claims.iter().map(|(key, _)| key.as_str()).collect();
     let tokens: Vec<i64> = claims.iter().map(|(_, token)| token.0).collect();
     sqlx::query(COMPLETE_CLAIMS).bind(keys).bind(tokens)

@@ -78,17 +78,14 @@ async fn hear(broker: Arc<Broker>, gateway_id: i64, stop: CancellationToken) {
 async fn listen(broker: &Broker, gateway_id: i64) -> Result<(), Error> {
     let mut announcements = broker.store().announcements(gateway_id).await?;
     loop {
-        match announcements.next().await? {
-            Some(News { queues, replies }) => {
-                broker.hints().set_others(true);
-                broker.ready_elsewhere(queues);
-                broker.replies().answered_elsewhere(&replies);
-            }
+        if let Some(News { queues, replies }) = announcements.next().await? {
+            broker.hints().set_others(true);
+            broker.ready_elsewhere(queues);
+            broker.replies().answered_elsewhere(&replies);
+        } else {
             // Connected anew: ask for what was not heard meanwhile.
-            None => {
-                broker.ready_elsewhere(broker.waiting().into_keys());
-                broker.replies().look();
-            }
+            broker.ready_elsewhere(broker.waiting().into_keys());
+            broker.replies().look();
         }
     }
 }

@@ -22,6 +22,7 @@ mod queues;
 mod rate_limits;
 mod receive;
 mod redrive;
+mod requests;
 mod schema;
 mod server;
 mod storage;

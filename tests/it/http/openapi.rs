@@ -143,7 +143,7 @@ fn every_operation_is_described() {
             assert!(parameter["description"].is_string(), "{what} {parameter}");
         }
     }
-    assert_eq!(ids.len(), 54);
+    assert_eq!(ids.len(), 57);
 }
 
 #[test]
@@ -189,21 +189,29 @@ fn the_push_is_described_under_webhooks() {
 }
 
 /// One message in `orders`, to settle or to look at; dead for those who ask for
-/// dead ones. Or a key, or the claim that is named as the operation is. Its id, and
-/// its receipt if that is wanted.
+/// dead ones. Or a key, or the claim that is named as the operation is, or a request.
+/// Its id, and its receipt if that is wanted.
 async fn prepare(app: &App, path: &str, id: &str, wants_receipt: bool) -> (String, Value) {
     if path.starts_with("/v1/claims/") {
         if id == "take_claim" {
             return (String::new(), Value::Null);
         }
-        let taken = app.post(&format!("/v1/claims/{id}"), "{}").await;
-        let token = taken.expect(StatusCode::CREATED)["token"].clone();
+        let claim = app.post(&format!("/v1/claims/{id}"), "{}").await;
+        let token = claim.expect(StatusCode::CREATED)["token"].clone();
         return (token.as_str().unwrap().to_owned(), Value::Null);
     }
     if path.starts_with("/v1/keys/") {
         let key = json!({"name": "example", "scopes": ["monitor"]});
         let made = app.post("/v1/keys", key).await.expect(StatusCode::CREATED);
         return (made["id"].as_str().unwrap().to_owned(), Value::Null);
+    }
+    if ["get_reply", "reply_to_request"].contains(&id) {
+        app.post("/v1/queues/orders/purge", "{}").await;
+        let ask = json!({"body": "example"});
+        let asked = app.post("/v1/queues/orders/requests", ask).await;
+        let asked = asked.expect(StatusCode::ACCEPTED)["correlation_id"].clone();
+        let receipt = app.receive_one("orders").await["receipt"].clone();
+        return (asked.as_str().unwrap().to_owned(), receipt);
     }
     app.post("/v1/queues/orders/purge", json!({"dead_letters": true}))
         .await
@@ -276,6 +284,7 @@ async fn every_example_runs_as_it_stands() {
             let real = path
                 .replace("{queue}", queue)
                 .replace("{id}", &id)
+                .replace("{correlation_id}", &id)
                 .replace("{key}", operation_id)
                 .replace("{topic}", "shop")
                 .replace("{subscription}", "billing");

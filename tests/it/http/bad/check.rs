@@ -117,6 +117,7 @@ async fn fingerprint(database: &Database) -> Vec<(String, i64)> {
          UNION ALL SELECT 'dead', count(*) FROM postrider.dead_letters
          UNION ALL SELECT 'dedup', count(*) FROM postrider.dedup
          UNION ALL SELECT 'stream', count(*) FROM postrider.stream
+         UNION ALL SELECT 'replies', count(*) FROM postrider.replies
          UNION ALL SELECT 'claims', count(*) FROM postrider.claims
          UNION ALL SELECT 'webhooks', count(*) FROM postrider.webhooks
          UNION ALL SELECT 'queue ' || name, version FROM postrider.queues

@@ -15,6 +15,7 @@ mod json;
 mod names;
 mod numbers;
 mod receipts;
+mod requests;
 mod sizes;
 mod slow;
 mod state;

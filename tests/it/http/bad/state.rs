@@ -6,7 +6,7 @@ use super::check::{There, check};
 use super::table::{Row, post, send};
 
 /// Every call on something in a queue: method, path below it, body.
-const CALLS: [(&str, &str, &str); 27] = [
+const CALLS: [(&str, &str, &str); 29] = [
     ("GET", "", ""),
     ("PATCH", "", "{}"),
     ("DELETE", "", ""),
@@ -15,6 +15,8 @@ const CALLS: [(&str, &str, &str); 27] = [
     ("GET", "/messages", ""),
     ("GET", "/messages/msg_0000000000001", ""),
     ("DELETE", "/messages/msg_0000000000001", ""),
+    ("POST", "/requests", r#"{"body": 1}"#),
+    ("POST", "/reply", r#"{"receipt": "r", "body": 1}"#),
     ("POST", "/receive", r#"{"wait_seconds": 60}"#),
     ("POST", "/ack", r#"{"receipts": ["r"]}"#),
     ("POST", "/nack", r#"{"receipts": ["r"]}"#),

@@ -3,6 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::lives::alike;
 use super::{Guarded, with_key};
 
 async fn names(app: &Guarded, key: &str, path: &str, list: &str) -> Vec<String> {
@@ -119,4 +120,32 @@ async fn a_claim_is_for_keys_that_consume_its_name_and_tells_others_nothing() {
     with_key(&app.gateway, &key, Method::DELETE, &give_up, None)
         .await
         .expect_problem(403, "scope-missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_is_for_keys_that_publish_to_its_queue_and_not_there_for_others() {
+    let app = stocked().await;
+    let path = "/v1/queues/orders.eu/requests";
+    let asked = app.as_admin(Method::POST, path, json!({"body": 1})).await;
+    let asked = asked.expect(StatusCode::ACCEPTED)["correlation_id"].clone();
+    let there = format!("/v1/replies/{}", asked.as_str().unwrap());
+    let publisher = app.key(&["publish:orders.eu"]).await;
+    let read =
+        async |key: &str, path: &str| with_key(&app.gateway, key, Method::GET, path, None).await;
+    assert_eq!(
+        read(&publisher, &there).await.status,
+        StatusCode::NO_CONTENT
+    );
+    // Whoever receives the request sees its id, and answers without reading.
+    for scopes in [
+        &["consume:orders.eu", "manage:orders.eu"][..],
+        &["publish:orders.us"],
+        &["monitor"],
+    ] {
+        let key = app.key(scopes).await;
+        let refused = read(&key, &there).await;
+        let missing = read(&key, "/v1/replies/req_AQ").await;
+        refused.expect_problem(404, "reply-not-found");
+        assert_eq!(alike(&refused), alike(&missing), "{scopes:?}");
+    }
 }
