@@ -23,6 +23,11 @@
 //!   a time owns ([`store::Lane`]), so that its limits hold over all gateways. Its
 //!   **breaker** ([`domain::Breaker`]) is *closed* while pushes go out and *open*
 //!   while none does, because too many failed.
+//! - A **request** is a message whose publisher waits for a **reply**; whoever has
+//!   received it answers and acks it in one ([`domain::Asked`]).
+//! - A consumer's **claim** is the right to do a thing that must be done once
+//!   ([`store::Store::take_claim`]); not to be taken for [`store::Store::claim`],
+//!   which leases messages.
 //! - A **gateway** is one process of this program. Any number of them share one
 //!   Postgres and know of each other only through it.
 //!

@@ -19,18 +19,23 @@ pub(crate) struct Answer<'a> {
 
 /// A POST of JSON, as it goes over the wire.
 pub(crate) fn post(path: &str, json: &str) -> Vec<u8> {
-    request("POST", path, json)
+    request("POST", path, "", json)
+}
+
+/// A POST of JSON with what is preferred.
+pub(crate) fn post_preferring(prefer: &str, path: &str, json: &str) -> Vec<u8> {
+    request("POST", path, &format!("Prefer: {prefer}\r\n"), json)
 }
 
 /// A PUT of JSON, as it goes over the wire.
 pub(crate) fn put(path: &str, json: &str) -> Vec<u8> {
-    request("PUT", path, json)
+    request("PUT", path, "", json)
 }
 
-fn request(method: &str, path: &str, json: &str) -> Vec<u8> {
+fn request(method: &str, path: &str, more: &str, json: &str) -> Vec<u8> {
     format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{json}",
+         {more}Content-Length: {}\r\n\r\n{json}",
         json.len()
     )
     .into_bytes()

@@ -23,6 +23,7 @@ mod peers;
 mod pushes;
 mod receivers;
 mod report;
+mod requests;
 mod soak;
 
 use std::io::Write as _;
@@ -242,6 +243,7 @@ impl Bench {
         self.held_snapshot().await?;
         self.overload().await?;
         self.idle().await?;
+        self.requests().await?;
         Ok(pgbench)
     }
 

@@ -9,7 +9,7 @@
 //! | [`upkeep`] expire | time to live over, in ready | every 2 s |
 //! | [`upkeep`] fold | counts | every 3 s |
 //! | [`upkeep`] retry | scheduled retry of dead letters | every 5 s |
-//! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s; days every 10 min |
+//! | [`upkeep`] rotate | partitions made and dropped | every 5 s, every 10 s; days and replies every 10 min |
 //! | [`upkeep`] prune | leftovers removed | every 30 s |
 //! | [`upkeep`] raise | watermarks | every 2 s, every 0.1 s while much is claimed |
 //! | [`upkeep`] sweep | proof of the watermarks | every minute |
@@ -17,7 +17,7 @@
 //! | watch | replaces connections that have gone silent | every second, in memory |
 //! | [`events`] | publishes to `system.events`; looks for backlogs and held snapshots | once a second if there is something, every 10 s |
 //! | [`push`] | leases, sends and settles for webhooks | as messages come; lanes renewed every 2 s |
-//! | [`peers`] | tells and hears other gateways; the fallback poll | as it happens, every 2 s |
+//! | [`peers`] | tells and hears other gateways; the fallback polls | as it happens, every 2 s |
 
 mod events;
 mod peers;
