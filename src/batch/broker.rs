@@ -13,11 +13,13 @@ use super::receivers::{Received, Receivers};
 use super::requests::{
     ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TO_TOPICS,
 };
+use super::turns::{Told, Turns};
 use super::{Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
     Error, Fate, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult,
-    PushRecord, Queue, Receiver, Settle, Settled, Store,
+    PushRecord, Queue, Receiver, Redriven, Settle, Settled, Store, SweptTo, TopicsFed, Turn,
+    Unblocked,
 };
 
 /// The hot paths of one gateway.
@@ -35,6 +37,7 @@ pub struct Broker {
     hints: Arc<Hints>,
     events: Arc<Events>,
     pushes: Batcher<PushRecord, ()>,
+    turns: Arc<Turns>,
     webhooks_changed: Notify,
 }
 
@@ -56,13 +59,20 @@ impl Broker {
         let due = Arc::<DueSchedule>::default();
         let hints = Arc::<Hints>::default();
         let events = Arc::<Events>::default();
-        let (publish_events, topic_events) = (Arc::clone(&events), Arc::clone(&events));
         let receivers = Arc::new(Receivers::new(
             store.clone(),
             tracker.clone(),
             Arc::clone(&due),
             Arc::clone(&hints),
         ));
+        let told = Told {
+            receivers: Arc::clone(&receivers),
+            due: Arc::clone(&due),
+            events: Arc::clone(&events),
+        };
+        let turns = Arc::new(Turns::start(store, told, tracker, stop));
+        let (publish_events, topic_events) = (Arc::clone(&events), Arc::clone(&events));
+        let (publish_turns, topic_turns) = (Arc::clone(&turns), Arc::clone(&turns));
         let publish_store = store.clone();
         let topic_store = store.clone();
         let (feeding, fed_later) = (Arc::clone(&receivers), Arc::clone(&due));
@@ -74,22 +84,33 @@ impl Broker {
             store: store.clone(),
             publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
                 let store = publish_store.clone();
-                let events = Arc::clone(&publish_events);
+                let (events, turns) = (Arc::clone(&publish_events), Arc::clone(&publish_turns));
                 async move {
                     let (results, overflowed) = store.publish(&items).await?;
                     tell_of(&overflowed, &events);
+                    if items.iter().any(|item| item.queue.has_lines()) {
+                        let dropped = overflowed.iter().flat_map(Overflowed::turns);
+                        turns.pass(dropped.collect()).await;
+                    }
                     Ok(results)
                 }
             }),
             topic_publishes: Batcher::start(tracker, stop, TO_TOPICS, move |items: Arc<Vec<_>>| {
-                let (store, receivers, due, events) = (
+                let (store, turns, receivers, due, events) = (
                     topic_store.clone(),
+                    Arc::clone(&topic_turns),
                     Arc::clone(&feeding),
                     Arc::clone(&fed_later),
                     Arc::clone(&topic_events),
                 );
                 async move {
-                    let (results, fed, overflowed) = store.publish_topic(&items).await?;
+                    let TopicsFed {
+                        results,
+                        fed,
+                        overflowed,
+                        turns: longer,
+                    } = store.publish_topic(&items).await?;
+                    turns.pass(longer).await;
                     tell_of(&overflowed, &events);
                     // Once for all requests, which may have queues in common.
                     for Fed {
@@ -149,6 +170,7 @@ impl Broker {
                     }
                 },
             ),
+            turns,
             webhooks_changed: Notify::new(),
         };
         broker.count_waits();
@@ -217,10 +239,18 @@ impl Broker {
     /// [`Error::Overloaded`].
     pub async fn publish(&self, request: Publish) -> Result<PublishResult, Error> {
         let queue_id = request.queue.id;
-        let result = self.publishes.call(request).await?;
+        let result = if request.lines_up() {
+            let result = self.publishes.call(request.clone()).await?;
+            if let Ok(published) = &result {
+                self.turns.pass(request.turns(published)).await;
+            }
+            result
+        } else {
+            self.publishes.call(request).await?
+        };
         if let Ok(messages) = &result {
             let mut any_ready = false;
-            for message in messages.iter().filter(|m| !m.duplicate) {
+            for message in messages.iter().filter(|m| !m.duplicate && !m.lined_up) {
                 match u64::try_from(message.wakes_in_ms) {
                     Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
                     _ => any_ready = true,
@@ -271,6 +301,7 @@ impl Broker {
     /// Any; whether it took effect is then not known.
     pub async fn settle(&self, queue: &Queue, items: Vec<Settling>) -> Result<Vec<Settled>, Error> {
         let items: Vec<Settle> = items.into_iter().map(|item| plan(queue, item)).collect();
+        let mut over = Vec::new();
         let planned: Vec<(i64, Disposition)> = items
             .iter()
             .map(|item| (item.lease.message_id, item.disposition))
@@ -290,14 +321,18 @@ impl Broker {
                 Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release => {
                     any_ready = true;
                 }
-                Disposition::DeadLetter(reason) => dead.entry(reason).or_default().push(message_id),
-                Disposition::Drop | Disposition::Expire => {}
+                Disposition::DeadLetter(reason) => {
+                    dead.entry(reason).or_default().push(message_id);
+                    over.push(message_id);
+                }
+                Disposition::Drop | Disposition::Expire => over.push(message_id),
             }
         }
         for (reason, ids) in dead {
             let event = Event::dead_lettered(reason.as_str(), &ids);
             self.events.add(queue.id, event);
         }
+        self.turns.pass(queue.turns_of(over.into_iter())).await;
         if any_ready {
             self.receivers.ready(queue.id);
         }
@@ -326,11 +361,64 @@ impl Broker {
         Ok(results)
     }
 
-    /// Dead letters were put back into a queue: each ready after so many
-    /// milliseconds.
-    pub fn redriven(&self, queue_id: i64, messages: &[(i64, i64)]) {
-        for (_, delay_ms) in messages {
-            match u64::try_from(*delay_ms) {
+    /// Passes the turns of a queue's keys on, where they may have ended.
+    pub async fn pass(&self, turns: Vec<Turn>, queue: &Queue) {
+        if queue.has_lines() {
+            self.turns.pass(turns).await;
+        }
+    }
+
+    /// Lets keys of a queue flow again.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn unblock(&self, queue: &Queue, keys: &[String]) -> Result<Vec<Unblocked>, Error> {
+        let done = self.store.unblock(queue.id, keys).await?;
+        if done.iter().any(|key| key.woken) {
+            self.due.note(queue.id, Duration::ZERO);
+        }
+        let turns = keys.iter().map(|key| Turn::key(queue.id, key));
+        self.pass(turns.collect(), queue).await;
+        Ok(done)
+    }
+
+    /// Passes turns on that nobody has, in one queue.
+    ///
+    /// # Errors
+    /// Any; some may have been passed on.
+    pub async fn sweep(&self, queue: &Queue) -> Result<(), Error> {
+        if queue.has_lines() {
+            self.sweep_from(Some(queue.id)).await?;
+        }
+        Ok(())
+    }
+
+    /// The same in all queues.
+    ///
+    /// # Errors
+    /// Any; some may have been passed on.
+    pub async fn sweep_all(&self) -> Result<(), Error> {
+        self.sweep_from(None).await
+    }
+
+    async fn sweep_from(&self, queue_id: Option<i64>) -> Result<(), Error> {
+        let mut from: SweptTo = (queue_id.unwrap_or(0), String::new());
+        loop {
+            let (promoted, swept_to) = self.store.sweep_turns(&from, queue_id).await?;
+            self.turns.tell(promoted);
+            match swept_to {
+                Some(to) => from = to,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Dead letters were put back into a queue.
+    pub async fn redriven(&self, queue_id: i64, messages: &[Redriven]) {
+        let turns = messages.iter().filter_map(|message| message.turn(queue_id));
+        self.turns.pass(turns.collect()).await;
+        for message in messages.iter().filter(|message| message.lined_up.is_none()) {
+            match u64::try_from(message.delay_ms) {
                 Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
                 _ => self.receivers.ready(queue_id),
             }

@@ -17,11 +17,13 @@
 mod broker;
 mod due;
 mod events;
+mod fair;
 mod hints;
 mod pace;
 mod receivers;
 mod replies;
 mod requests;
+mod turns;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;

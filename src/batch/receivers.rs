@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::caught;
 use super::due::DueSchedule;
 use super::hints::Hints;
+use super::{caught, fair};
 use crate::domain::{Disposition, Lease};
 use crate::spans::{Asking, Span};
 use crate::store::{Delivery, Error, Receiver, Settle, Store};
@@ -59,7 +59,7 @@ pub struct Received {
 pub(super) struct Receivers(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     store: Store,
     tracker: TaskTracker,
     due: Arc<DueSchedule>,
@@ -82,6 +82,8 @@ struct Line {
     claiming: Option<Instant>,
     /// Something became ready, or somebody came, since that task last asked.
     again: bool,
+    /// The key that the last round of a fair queue ended with.
+    fair_after: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -223,6 +225,32 @@ impl Receivers {
 }
 
 impl Inner {
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn due(&self) -> &DueSchedule {
+        &self.due
+    }
+
+    pub(super) fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    pub(super) fn fair_after(&self, queue_id: i64) -> String {
+        let lines = self.lock();
+        let line = lines.by_queue.get(&queue_id);
+        line.and_then(|line| line.fair_after.as_deref())
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    pub(super) fn set_fair_after(&self, queue_id: i64, key: String) {
+        if let Some(line) = self.lock().by_queue.get_mut(&queue_id) {
+            line.fair_after = Some(key.into());
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
         self.lines
             .lock()
@@ -277,10 +305,15 @@ impl Inner {
                         self.due.note(queue_id, Duration::ZERO);
                     }
                     let ran_out = claimed.total() + (claimed.outlived as usize) < wanted;
+                    let fair = fair::Claim::of(queue_id, &claimed, wanted);
                     let unserved = self.hand_out(queue_id, front, claimed.deliveries, began);
                     // Messages that had outlived their time took the place of
                     // others.
-                    self.put_back(queue_id, unserved, ran_out, claimed.outlived > 0);
+                    let mut try_again = claimed.outlived > 0;
+                    if let Some(claim) = fair {
+                        try_again |= Box::pin(self.after_fair_claim(queue_id, claim)).await;
+                    }
+                    self.put_back(queue_id, unserved, ran_out, try_again);
                 }
                 Err(error) => {
                     for waiter in front {

@@ -3,7 +3,7 @@
 
 use super::{Bounds, Weigh};
 use crate::domain::{Lease, Seconds};
-use crate::store::{Answer, Publish, PublishTopic, PushRecord, ReplyTo, Settle};
+use crate::store::{Answer, Publish, PublishTopic, PushRecord, ReplyTo, Settle, Turn};
 
 #[derive(Debug)]
 pub(super) struct Acks(pub(super) Vec<Lease>);
@@ -11,6 +11,9 @@ pub(super) struct Acks(pub(super) Vec<Lease>);
 pub(super) struct Settles(pub(super) Vec<Settle>);
 #[derive(Debug)]
 pub(super) struct Extends(pub(super) Vec<(Lease, Seconds)>);
+
+#[derive(Debug)]
+pub(super) struct Passing(pub(super) Vec<Turn>);
 
 /// What a message weighs besides its body: its fields and channel.
 const OVERHEAD: usize = 512;
@@ -78,7 +81,7 @@ macro_rules! weigh_by_number {
         }
     )+};
 }
-weigh_by_number!(Acks, Settles, Extends);
+weigh_by_number!(Acks, Settles, Extends, Passing);
 
 /// One writer for small batches: a second would send while the first is
 /// flushed, but halve the batches and so double what statements cost besides
@@ -124,6 +127,11 @@ pub(super) const SETTLES: Bounds = Bounds {
 };
 pub(super) const EXTENDS: Bounds = Bounds {
     name: "store.extend",
+    ..SETTLES
+};
+/// One writer: of several keys each is dealt with once a statement.
+pub(super) const TURNS: Bounds = Bounds {
+    name: "store.next_turn",
     ..SETTLES
 };
 pub(super) const PUSH_RECORDS: Bounds = Bounds {

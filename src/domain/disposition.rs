@@ -40,15 +40,18 @@ pub enum DeadReason {
     Expired,
     /// Its queue was full (`drop_oldest`).
     Overflow,
+    /// It followed a dead letter of its key (`dead_letter_key`).
+    KeyBlocked,
 }
 
 impl DeadReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::MaxAttempts,
         Self::Rejected,
         Self::Expired,
         Self::Overflow,
+        Self::KeyBlocked,
     ];
 
     /// As the API and the database spell it.
@@ -59,6 +62,7 @@ impl DeadReason {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
             Self::Overflow => "overflow",
+            Self::KeyBlocked => "key-blocked",
         }
     }
 }

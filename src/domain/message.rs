@@ -30,6 +30,9 @@ pub struct Message {
     pub headers: Headers,
     /// Ordering and partition key.
     pub key: Option<String>,
+    /// Whether it takes turns with other keys; the queue's word if the publisher
+    /// did not say.
+    pub fair: Option<bool>,
     /// 0 to 9, 9 first.
     pub priority: i16,
     /// Delay; the queue's if the publisher did not say.
@@ -69,6 +72,18 @@ impl Limits {
 }
 
 impl Message {
+    /// Checks a key that stands by itself.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] at `pointer`.
+    pub fn check_key(key: &str, pointer: &str) -> Result<(), Error> {
+        if is_text(key) {
+            Ok(())
+        } else {
+            Err(Error::invalid(pointer, TEXT_RULE))
+        }
+    }
+
     /// Checks the message against the rules and the most bytes that its queue or
     /// topic takes. `at` is the JSON pointer of the message in the request (empty
     /// if it is the whole), `now` the time for the bound on `deliver_at`.
@@ -131,11 +146,7 @@ impl Message {
             ("reply_to", &self.reply_to),
         ] {
             if let Some(text) = text {
-                demand(
-                    !text.is_empty() && text.len() <= Limits::TEXT && is_plain(text),
-                    field,
-                    "must be 1 to 256 bytes without control characters",
-                );
+                demand(is_text(text), field, TEXT_RULE);
             }
         }
         if let Some(content_type) = &self.content.content_type {
@@ -173,6 +184,13 @@ impl Message {
             Err(Error::Invalid(wrong))
         }
     }
+}
+
+/// What keys and ids must be.
+const TEXT_RULE: &str = "must be 1 to 256 bytes without control characters";
+
+fn is_text(text: &str) -> bool {
+    !text.is_empty() && text.len() <= Limits::TEXT && is_plain(text)
 }
 
 /// No NUL, CR, LF or other control characters.

@@ -39,7 +39,7 @@ pub use filter::{Candidate, Filter, Mismatch, RoutingKey};
 pub use id::MessageId;
 pub use message::{Content, Headers, Limits, Message};
 pub use name::QueueName;
-pub use queue::{DeadLetterSettings, Overflow, QueueSettings, RateLimit, RetrySettings};
+pub use queue::{DeadLetterSettings, OnBlocked, Overflow, QueueSettings, RateLimit, RetrySettings};
 pub use receipt::{Lease, ReceiptKey};
 pub use request::{Asked, RequestKey};
 pub use retry_after::retry_after;

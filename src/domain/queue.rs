@@ -27,6 +27,12 @@ pub struct QueueSettings {
     pub max_in_flight: Option<u32>,
     /// How fast clients may publish and receive.
     pub rate_limit: RateLimit,
+    /// Whether messages of one key are delivered one after the other.
+    pub ordered: bool,
+    /// What follows a dead letter of its key, in an ordered queue.
+    pub on_blocked: OnBlocked,
+    /// Whether messages with a key are fair unless they say otherwise.
+    pub fair: bool,
     /// Largest body in bytes.
     pub max_message_bytes: u32,
     /// How long a dedup id is remembered.
@@ -43,6 +49,26 @@ pub enum Overflow {
     Reject,
     /// Take it and give up the oldest messages instead.
     DropOldest,
+}
+
+/// What becomes of messages that follow a dead letter of their key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBlocked {
+    /// Their turn comes.
+    Wait,
+    /// They follow it to the dead letters, until the key is let go.
+    DeadLetterKey,
+}
+
+impl OnBlocked {
+    /// As the API and the database spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::DeadLetterKey => "dead_letter_key",
+        }
+    }
 }
 
 /// How fast clients may publish and receive, by one gateway's count.
@@ -95,6 +121,9 @@ impl Default for QueueSettings {
             overflow: Overflow::Reject,
             max_in_flight: None,
             rate_limit: RateLimit::default(),
+            ordered: false,
+            on_blocked: OnBlocked::Wait,
+            fair: false,
             max_message_bytes: 1024 * 1024,
             dedup_window: Seconds::new(86_400),
             dead_letter: DeadLetterSettings {
@@ -212,6 +241,11 @@ impl QueueSettings {
             dead.retry.max_rounds <= 1000,
             "/dead_letter/retry/max_rounds",
             "must be from 0 to 1000",
+        );
+        demand(
+            !(self.ordered && self.fair),
+            "/fair",
+            "not together with ordered",
         );
         self.check_limits(&mut wrong);
         if wrong.is_empty() {

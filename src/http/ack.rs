@@ -50,7 +50,9 @@ pub(crate) async fn ack(
     let queue = gateway.queue(&name).await?;
     let mut receipts = Receipts::open(&gateway, &queue, &request.receipts)?;
     let leases = std::mem::take(&mut receipts.leases);
+    let turns = queue.turns_of(leases.iter().map(|lease| lease.message_id));
     let settled = gateway.broker.ack(leases).await?;
     gateway.broker.freed(&queue);
+    gateway.broker.pass(turns, &queue).await;
     receipts.answer(settled.into_iter().map(acked))
 }

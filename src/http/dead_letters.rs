@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     Expired,
     /// Its queue was full.
     Overflow,
+    /// It followed a dead letter of its key.
+    KeyBlocked,
 }
 
 impl Reason {
@@ -39,6 +41,7 @@ impl Reason {
             Self::Rejected => DeadReason::Rejected,
             Self::Expired => DeadReason::Expired,
             Self::Overflow => DeadReason::Overflow,
+            Self::KeyBlocked => DeadReason::KeyBlocked,
         }
         .as_str()
     }
@@ -383,8 +386,11 @@ pub(crate) async fn redrive(
             },
         )
         .await?;
-    gateway.broker.redriven(target.id, &redriven);
-    let ids: Vec<MessageId> = redriven.iter().map(|(id, _)| MessageId(*id)).collect();
+    gateway.broker.redriven(target.id, &redriven).await;
+    let ids: Vec<MessageId> = redriven
+        .iter()
+        .map(|redriven| MessageId(redriven.message_id))
+        .collect();
     let not_found: Vec<String> = wanted
         .unwrap_or_default()
         .into_iter()

@@ -53,6 +53,10 @@ pub(crate) struct MessageInput<'a> {
         pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
     )]
     key: Option<String>,
+    /// Whether its key takes turns with others, so that one with many messages does
+    /// not make them wait; by default the queue's. Means nothing without a key, and
+    /// in an ordered queue.
+    fair: Option<bool>,
     /// 0 to 9, 9 is received first.
     #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 0, maximum = 9)]
@@ -249,6 +253,7 @@ impl MessageInput<'_> {
             content_type: None,
             headers,
             key: None,
+            fair: None,
             priority: 0,
             delay_seconds: None,
             deliver_at: None,
@@ -275,6 +280,7 @@ impl MessageInput<'_> {
                 content,
                 headers: self.headers,
                 key: self.key,
+                fair: self.fair,
                 // Out of range either way, and checked with the rest.
                 priority: i16::try_from(self.priority).unwrap_or(-1),
                 delay: self.delay_seconds,
@@ -351,6 +357,7 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
         },
         headers: Headers::new(),
         key: None,
+        fair: None,
         priority: 0,
         delay: None,
         deliver_at: None,
@@ -391,6 +398,10 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
             Some("routing-key") => routing.key = Some(value),
             Some("mandatory") => match value.parse() {
                 Ok(mandatory) => routing.mandatory = Some(mandatory),
+                Err(_) => refuse("must be true or false"),
+            },
+            Some("fair") => match value.parse() {
+                Ok(fair) => message.fair = Some(fair),
                 Err(_) => refuse("must be true or false"),
             },
             Some("dedup-id") => message.dedup_id = Some(value),

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::receive::{JSON, WrittenApart, write_with_body};
 use super::{SharedGateway, json_bytes};
 use crate::domain::{Headers, MessageId};
-use crate::store::{Attempt, Cursor, Envelope, Peek, State as MessageState, Stored};
+use crate::store::{Attempt, Cursor, Envelope, Peek, State as MessageState, Stored, Turn};
 
 /// Where a message is.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
@@ -287,8 +287,12 @@ pub(crate) async fn delete_message(
     Query(NoParams {}): Query<NoParams>,
 ) -> Result<StatusCode, Problem> {
     let queue = gateway.queue(&name).await?;
-    if gateway.broker.store().cancel(queue.id, id.0).await? {
+    if gateway.broker.store().cancel(&queue, id.0).await? {
         gateway.broker.freed(&queue);
+        gateway
+            .broker
+            .pass(vec![Turn::message(queue.id, id.0)], &queue)
+            .await;
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::message_not_found())

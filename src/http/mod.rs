@@ -7,6 +7,7 @@
 
 mod access;
 mod ack;
+mod blocked_keys;
 mod body;
 mod capacity;
 mod claims;

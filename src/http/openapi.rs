@@ -18,9 +18,9 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::operations::Access;
 use super::problem::ProblemBody;
 use super::{
-    Gateway, SharedGateway, ack, claims, dead_letters, extend, health, keys, messages, metrics,
-    nack, publish, publish_topic, purge, queues, receive, replies, reply, requests, shapes,
-    storage, stream, subscriptions, topics, uncancelled, webhooks,
+    Gateway, SharedGateway, ack, blocked_keys, claims, dead_letters, extend, health, keys,
+    messages, metrics, nack, publish, publish_topic, purge, queues, receive, replies, reply,
+    requests, shapes, storage, stream, subscriptions, topics, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -107,6 +107,8 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             queues::delete_queue
         ))
         .routes(routes!(purge::purge_queue))
+        .routes(routes!(blocked_keys::list_blocked_keys))
+        .routes(routes!(blocked_keys::unblock))
         .routes(routes!(messages::list_messages))
         .routes(routes!(messages::get_message, messages::delete_message))
         .routes(routes!(topics::list_topics))

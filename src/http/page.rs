@@ -73,7 +73,7 @@ pub(crate) fn cursor(text: &str) -> Result<Cursor, Problem> {
         b'r' => {
             let priority = i16::try_from(number(1))
                 .ok()
-                .filter(|p| (0..=9).contains(p));
+                .filter(|p| (-1..=9).contains(p));
             Ok(Cursor::Ready {
                 priority: priority.ok_or_else(invalid)?,
                 position: number(9),
@@ -143,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn cursors_survive_the_round_trip(
-            priority in 0i16..=9, position: i64,
+            priority in -1i16..=9, position: i64,
             micros in 0i64..253_402_300_799_000_000, message_id: i64,
         ) {
             for c in [

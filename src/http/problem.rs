@@ -405,6 +405,12 @@ impl From<store::Error> for Problem {
                 "changed-meanwhile",
                 "The resource was changed at the same time. GET it and try again.",
             ),
+            store::Error::NotEmpty => Self::with_part(
+                StatusCode::CONFLICT,
+                "queue-not-empty",
+                "/ordered",
+                "changes only while the queue has no messages: receive or purge them first",
+            ),
             store::Error::Inconsistent(source) => {
                 tracing::error!(error = %store::Logged(source), "the database refused a statement");
                 Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)

@@ -53,8 +53,9 @@ pub(crate) async fn purge_queue(
 ) -> Result<Response, Problem> {
     let store = gateway.broker.store();
     let queue = gateway.queue(&name).await?;
-    let messages = store.purge(queue.id).await?;
+    let messages = store.purge(&queue).await?;
     gateway.broker.freed(&queue);
+    gateway.broker.sweep(&queue).await?;
     let dead_letters = if request.dead_letters {
         store.purge_dead(queue.id, DeadFilter::default()).await?
     } else {

@@ -8,7 +8,7 @@ use super::extract::{object, object_or_null};
 use super::problem::Problem;
 use super::whole::{optional_whole, whole};
 use crate::domain::{
-    Backoff, DeadLetterSettings, QueueSettings, RateLimit, RetrySettings, Seconds,
+    self, Backoff, DeadLetterSettings, QueueSettings, RateLimit, RetrySettings, Seconds,
 };
 
 /// A queue's settings; every one has a default.
@@ -48,6 +48,21 @@ pub(crate) struct QueueConfig {
     /// How fast clients may publish and receive; null for no limit.
     #[serde(deserialize_with = "object_or_null")]
     rate_limit: Option<RateLimitConfig>,
+    /// Whether messages with the same `key` are delivered in publish order, the next
+    /// when the one before is acked or a dead letter. Messages without a key have no
+    /// order. Changes only while the queue has no messages (409 `queue-not-empty`).
+    #[schema(default = false)]
+    ordered: bool,
+    /// In an ordered queue, when a message fails for good: `wait` lets the next of its
+    /// key go on, `dead_letter_key` makes what follows dead letters too (`key-blocked`),
+    /// until those that failed are redriven or removed, or the key is unblocked. Means
+    /// nothing where dead letters are not kept.
+    on_blocked: OnBlocked,
+    /// Whether messages with a `key` are fair unless they say otherwise: keys take
+    /// turns, so that one with many messages does not make the others wait. Not
+    /// together with `ordered`.
+    #[schema(default = false)]
+    fair: bool,
     /// Largest body in bytes; up to 8388608.
     #[serde(deserialize_with = "whole")]
     #[schema(default = 1_048_576, minimum = 1, maximum = 8_388_608)]
@@ -143,6 +158,16 @@ pub(crate) enum Overflow {
     DropOldest,
 }
 
+/// What becomes of messages that follow a dead letter of their key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnBlocked {
+    /// Their turn comes.
+    Wait,
+    /// They follow it to the dead letters.
+    DeadLetterKey,
+}
+
 impl Default for QueueConfig {
     fn default() -> Self {
         (&QueueSettings::default()).into()
@@ -191,6 +216,12 @@ impl From<&QueueSettings> for QueueConfig {
                 receive_per_second: s.rate_limit.receive_per_second,
                 burst: s.rate_limit.burst,
             }),
+            ordered: s.ordered,
+            on_blocked: match s.on_blocked {
+                domain::OnBlocked::Wait => OnBlocked::Wait,
+                domain::OnBlocked::DeadLetterKey => OnBlocked::DeadLetterKey,
+            },
+            fair: s.fair,
             max_message_bytes: s.max_message_bytes,
             dedup_window_seconds: s.dedup_window,
             dead_letter: DeadLetterConfig {
@@ -233,6 +264,12 @@ impl QueueConfig {
                     receive_per_second: limit.receive_per_second,
                     burst: limit.burst,
                 }),
+            ordered: self.ordered,
+            on_blocked: match self.on_blocked {
+                OnBlocked::Wait => domain::OnBlocked::Wait,
+                OnBlocked::DeadLetterKey => domain::OnBlocked::DeadLetterKey,
+            },
+            fair: self.fair,
             max_message_bytes: self.max_message_bytes,
             dedup_window: self.dedup_window_seconds,
             dead_letter: DeadLetterSettings {

@@ -106,6 +106,7 @@ pub(crate) async fn reply_to_request(
         content,
         headers: input.headers,
         key: None,
+        fair: None,
         priority: 0,
         delay: None,
         deliver_at: None,
@@ -120,6 +121,7 @@ pub(crate) async fn reply_to_request(
     reply_message.check(queue.settings.max_message_bytes, "", (gateway.clock)())?;
     let lease = open_receipt(&gateway, &queue, &input.receipt)?;
     tell_messages([lease.message_id]);
+    let turns = queue.turns_of([lease.message_id].into_iter());
     let answer = Answer {
         lease,
         content: reply_message.content,
@@ -130,6 +132,7 @@ pub(crate) async fn reply_to_request(
     let asked = match answered {
         Answered::Stored { asked, .. } => {
             gateway.broker.freed(&queue);
+            gateway.broker.pass(turns, &queue).await;
             asked
         }
         Answered::Again(asked) => asked,

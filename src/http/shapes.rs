@@ -37,6 +37,13 @@ fn object(json: Value) -> Object {
     }
 }
 
+fn array(json: Value) -> Array {
+    match schema(json) {
+        RefOr::T(Schema::Array(array)) => array,
+        _ => Array::default(),
+    }
+}
+
 pub(super) fn reference(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
@@ -50,6 +57,17 @@ pub(super) fn message_headers() -> Object {
         "maxProperties": 64,
         "propertyNames": {"type": "string", "pattern": TOKEN},
         "additionalProperties": {"type": "string", "maxLength": 4096, "pattern": PLAIN},
+    }))
+}
+
+/// Keys of messages.
+pub(super) fn keys() -> Array {
+    array(json!({
+        "type": "array",
+        "description": "1 to 1000 keys.",
+        "minItems": 1,
+        "maxItems": 1000,
+        "items": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": PLAIN},
     }))
 }
 

@@ -85,7 +85,14 @@ pub struct Metrics {
 }
 
 /// The narrow tables, whose dead rows are counted.
-pub const DEAD_ROW_TABLES: [&str; 4] = ["ready", "parked", "tallies", "queue_counts"];
+pub const DEAD_ROW_TABLES: [&str; 6] = [
+    "ready",
+    "parked",
+    "tallies",
+    "queue_counts",
+    "lined_up",
+    "turns",
+];
 
 /// What lay below a watermark, by table.
 #[derive(Debug, Default)]

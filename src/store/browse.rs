@@ -4,11 +4,12 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{Envelope, Error, Store, statements};
+use super::{Envelope, Error, Queue, Store, statements};
 
 statements! {
     BROWSE_READY = "browse_ready";
     BROWSE_PARKED = "browse_parked";
+    BROWSE_LINED_UP = "browse_lined_up";
     MESSAGE = "message";
     HISTORY = "history";
     CANCEL = "cancel";
@@ -43,9 +44,9 @@ pub struct Peek {
 pub enum Cursor {
     /// In the order of receiving.
     Ready {
-        /// 9 to 0.
+        /// 9 to 0; -1: those that wait for their key's turn.
         priority: i16,
-        /// Place in it.
+        /// Place in it; of those that wait the message.
         position: i64,
     },
     /// In the order of a time.
@@ -108,18 +109,36 @@ impl Store {
         queue_id: i64,
         peek: Peek,
     ) -> Result<(Vec<Stored>, Option<Cursor>), Error> {
+        let mut lined_up_from = usize::MAX;
         let rows = if peek.state == State::Ready {
             let (priority, position) = match peek.after {
                 Some(Cursor::Ready { priority, position }) => (priority, position),
                 _ => (9, 0),
             };
-            sqlx::query(BROWSE_READY)
-                .bind(queue_id)
-                .bind(i32::from(priority))
-                .bind(position)
-                .bind(peek.limit + 1)
-                .fetch_all(&self.pool)
-                .await?
+            let mut rows = if priority < 0 {
+                Vec::new()
+            } else {
+                sqlx::query(BROWSE_READY)
+                    .bind(queue_id)
+                    .bind(i32::from(priority))
+                    .bind(position)
+                    .bind(peek.limit + 1)
+                    .fetch_all(&self.pool)
+                    .await?
+            };
+            lined_up_from = rows.len();
+            let room = peek.limit + 1 - i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            let queue = self.queue_by_id(queue_id).await?;
+            if room > 0 && queue.is_some_and(|queue| queue.has_lines()) {
+                let lined_up = sqlx::query(BROWSE_LINED_UP)
+                    .bind(queue_id)
+                    .bind(if priority < 0 { position } else { 0 })
+                    .bind(room)
+                    .fetch_all(&self.pool)
+                    .await?;
+                rows.extend(lined_up);
+            }
+            rows
         } else {
             let (micros, message_id) = match peek.after {
                 Some(Cursor::Timed { micros, message_id }) => (micros, message_id),
@@ -142,7 +161,11 @@ impl Store {
                     message_id: last.try_get("message_id")?,
                 },
                 None => Cursor::Ready {
-                    priority: last.try_get("priority")?,
+                    priority: if page > lined_up_from {
+                        -1
+                    } else {
+                        last.try_get("priority")?
+                    },
                     position: last.try_get("position")?,
                 },
             }),
@@ -195,15 +218,23 @@ impl Store {
 
     /// Takes one message out of a queue, wherever it is. Whether it was there.
     ///
+    /// One that moves at the same moment (its turn comes, it is claimed) is in neither
+    /// place for a statement that waited for it: so a queue with lines is asked twice.
+    ///
     /// # Errors
     /// Any.
-    pub async fn cancel(&self, queue_id: i64, message_id: i64) -> Result<bool, Error> {
-        let row = sqlx::query(CANCEL)
-            .bind(queue_id)
-            .bind(message_id)
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(row.try_get::<i64, _>(0)? > 0)
+    pub async fn cancel(&self, queue: &Queue, message_id: i64) -> Result<bool, Error> {
+        for _ in 0..=usize::from(queue.has_lines()) {
+            let row = sqlx::query(CANCEL)
+                .bind(queue.id)
+                .bind(message_id)
+                .fetch_one(&self.pool)
+                .await?;
+            if row.try_get::<i64, _>(0)? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Claimed {
     /// Messages met whose time to live had passed; they are due for the
     /// promote worker now.
     pub outlived: u32,
+    /// Whether fair messages may be among them, whose keys' turns are to be passed
+    /// on.
+    pub fair: bool,
 }
 
 impl Claimed {
@@ -78,7 +81,10 @@ impl Store {
             }
         }
         let queue = self.queue_by_id(queue_id).await?;
-        let bound = queue.and_then(|queue| queue.settings.max_in_flight);
+        let (bound, fair) = queue.map_or((None, false), |queue| {
+            let ordered = queue.settings.ordered;
+            (queue.settings.max_in_flight, queue.fair_seen && !ordered)
+        });
         let began = Instant::now();
         let statement = if bound.is_some() {
             CLAIM_BOUNDED
@@ -101,6 +107,7 @@ impl Store {
         let mut claimed = Claimed {
             deliveries: receivers.iter().map(|_| Vec::new()).collect(),
             outlived: 0,
+            fair,
         };
         for row in rows {
             let n: i64 = row.try_get("n")?;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{Cursor, Envelope, Error, Store, statements};
+use super::{Cursor, Envelope, Error, Store, Turn, statements};
 use crate::domain::Seconds;
 
 statements! {
@@ -66,6 +66,25 @@ pub struct Redrive {
     pub first_in: Seconds,
     /// Whether it is the scheduled retry, whose rounds are counted.
     pub scheduled: bool,
+}
+
+/// A dead letter that was put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redriven {
+    /// The message.
+    pub message_id: i64,
+    /// Milliseconds until it is ready.
+    pub delay_ms: i64,
+    /// It waits for this key's turn.
+    pub lined_up: Option<String>,
+}
+
+impl Redriven {
+    /// The key whose turn may have come.
+    #[must_use]
+    pub fn turn(&self, queue_id: i64) -> Option<Turn> {
+        Some(Turn::key(queue_id, self.lined_up.as_deref()?))
+    }
 }
 
 impl Store {
@@ -141,16 +160,11 @@ impl Store {
         Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
-    /// Puts dead letters back to work. Answers with those it took, each with
-    /// the milliseconds until it is ready.
+    /// Puts dead letters back to work. Answers with those it took.
     ///
     /// # Errors
     /// Any.
-    pub async fn redrive(
-        &self,
-        queue_id: i64,
-        redrive: &Redrive,
-    ) -> Result<Vec<(i64, i64)>, Error> {
+    pub async fn redrive(&self, queue_id: i64, redrive: &Redrive) -> Result<Vec<Redriven>, Error> {
         let rows = sqlx::query(REDRIVE)
             .bind(queue_id)
             .bind(redrive.to_queue_id)
@@ -165,7 +179,13 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         rows.iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .map(|row| {
+                Ok(Redriven {
+                    message_id: row.try_get("message_id")?,
+                    delay_ms: row.try_get("delay_ms")?,
+                    lined_up: row.try_get("lined_up_key")?,
+                })
+            })
             .collect()
     }
 

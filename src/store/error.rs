@@ -43,6 +43,9 @@ pub enum Error {
     /// Somebody else changed it at the same time.
     #[error("the resource was changed at the same time")]
     Conflict,
+    /// The queue has messages, and this setting changes only while it has none.
+    #[error("the queue is not empty")]
+    NotEmpty,
     /// Anything else: a bug, or a schema that somebody changed.
     #[error("the database answered with an error: {0}")]
     Inconsistent(Arc<sqlx::Error>),
@@ -121,6 +124,7 @@ impl Error {
             | Self::StorageFull(_)
             | Self::Overloaded => true,
             Self::Conflict
+            | Self::NotEmpty
             | Self::Inconsistent(_)
             | Self::Panicked
             | Self::TooOld(_)

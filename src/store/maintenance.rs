@@ -19,11 +19,11 @@ impl Store {
     const ROWS: i64 = 1000;
 
     /// Makes messages due whose time to live has passed while nobody received
-    /// them. Answers with their queues.
+    /// them. Answers with their queues, and with those in which keys have lines.
     ///
     /// # Errors
     /// Any.
-    pub async fn expire(&self) -> Result<Vec<i64>, Error> {
+    pub async fn expire(&self) -> Result<(Vec<i64>, Vec<i64>), Error> {
         let (queue_ids, priorities, floors) = self.watermarks.columns(true, i64::MAX);
         let rows = sqlx::query(EXPIRE)
             .bind(Self::ROWS)
@@ -32,7 +32,15 @@ impl Store {
             .bind(floors)
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        let (mut expired, mut with_lines) = (Vec::new(), Vec::new());
+        for row in rows {
+            if row.try_get(1)? {
+                with_lines.push(row.try_get(0)?);
+            } else {
+                expired.push(row.try_get(0)?);
+            }
+        }
+        Ok((expired, with_lines))
     }
 
     /// Removes stragglers' bodies that no live message needs, dead letters past

@@ -76,6 +76,7 @@ mod stream;
 mod subscriptions;
 mod topics;
 mod topology;
+mod turns;
 mod watch;
 pub mod watermark;
 mod webhooks;
@@ -95,7 +96,7 @@ pub use browse::{Attempt, Cursor, Peek, State, Stored};
 pub use claim::{Claimed, Delivery, Receiver};
 pub use claims::{ClaimDone, ClaimGivenUp, ClaimTaken};
 pub use counts::Counts;
-pub use dead_letters::{DeadFilter, DeadLetter, Redrive};
+pub use dead_letters::{DeadFilter, DeadLetter, Redrive, Redriven};
 pub use delete_queue::DeletedQueue;
 pub use due::{Due, Ended};
 pub use envelope::Envelope;
@@ -104,7 +105,7 @@ pub use gateways::{Announcements, News};
 pub use keys::{ApiKey, KeyRate, KeysVersion, NewApiKey, RevokedKey, StoredKey};
 pub use publish::{Overflowed, Publish, PublishResult, Published, Refusal};
 pub use publish_topic::{
-    Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal,
+    Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal, TopicsFed,
 };
 pub use queues::{Put, Queue};
 pub use replies::{Answer, Answered, Reply, ReplyRead, ReplyTo};
@@ -114,6 +115,7 @@ pub use stream::Retained;
 pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
 pub use topics::Topic;
 pub use topology::{Binding, Route, Topology};
+pub use turns::{BlockedKey, Promoted, SweptTo, Turn, TurnOf, Unblocked};
 pub use watermark::Violations;
 pub use webhooks::{
     AttemptFilter, Lane, OVERLAP, PushAttempt, PushOutcomeKind, PushRecord, Resent, Webhook,
@@ -321,13 +323,14 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 22] = [
+        let groups: [&[(&str, &str)]; 23] = [
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
             stream::STATEMENTS,
             topology::STATEMENTS,
             topics::STATEMENTS,
+            turns::STATEMENTS,
             subscriptions::STATEMENTS,
             delete_queue::STATEMENTS,
             claim::STATEMENTS,

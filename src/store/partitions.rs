@@ -1,7 +1,7 @@
 //! Making partitions ahead of need and dropping those that nothing needs.
 //!
 //! Bodies are never deleted: a partition of `messages` is dropped whole when no
-//! row of `ready` or `parked` points into it and no topic retains a message of
+//! row of `ready`, `parked` or `lined_up` points into it and no topic retains a message of
 //! it; the partition of `stream` over the same ids goes with it. A few stragglers would pin it, a
 //! message delayed by a week for instance; once they are all that is left,
 //! their bodies are copied to `stragglers` and the partition goes.
@@ -19,6 +19,7 @@ statements! {
     RETAINED = "retained";
     MOVE_PARKED = "move_parked";
     MOVE_READY = "move_ready";
+    MOVE_LINED_UP = "move_lined_up";
 }
 
 /// Partitions of messages kept ahead of the sequence. At a hundred thousand
@@ -253,7 +254,8 @@ impl Store {
     /// Copies the bodies of the live messages of a partition to `stragglers` and
     /// points their rows there.
     async fn move_stragglers(&self, lo: i64, hi: i64) -> Result<(), Error> {
-        for statement in [MOVE_PARKED, MOVE_READY] {
+        // In the order in which messages go, so that none is passed.
+        for statement in [MOVE_LINED_UP, MOVE_PARKED, MOVE_READY] {
             sqlx::query(statement)
                 .bind(lo)
                 .bind(hi)

@@ -7,12 +7,13 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::{Error, Queue, Store, statements};
+use super::{Error, Queue, Store, Turn, statements};
 use crate::domain::{Message, Overflow};
 
 statements! {
     PUBLISH = "publish";
     PUBLISH_DEDUP = "publish_dedup";
+    PUBLISH_LINED = "publish_lined";
     PUBLISH_DUPLICATES = "publish_duplicates";
     ROOM = "room";
     OVERFLOW = "overflow";
@@ -36,6 +37,37 @@ pub struct Published {
     pub duplicate: bool,
     /// Milliseconds until it is ready; not positive: it is.
     pub wakes_in_ms: i64,
+    /// It waits for its key's turn: [`Publish::turns`].
+    pub lined_up: bool,
+}
+
+impl Publish {
+    /// The keys whose turn may have come, when what was stored has been committed:
+    /// whoever publishes calls [`Store::next_turns`] with them then.
+    #[must_use]
+    pub fn turns(&self, published: &[Published]) -> Vec<Turn> {
+        let mut turns: Vec<Turn> = published
+            .iter()
+            .zip(self.messages.iter())
+            .filter(|(published, _)| published.lined_up)
+            .filter_map(|(_, message)| Some(Turn::key(self.queue.id, message.key.as_deref()?)))
+            .collect();
+        turns.dedup();
+        turns
+    }
+
+    /// Whether a message may have to wait for its key's turn.
+    #[must_use]
+    pub fn lines_up(&self) -> bool {
+        self.queue.settings.ordered || self.is_fair(self.queue.settings.fair)
+    }
+
+    /// Whether a message is fair, if those that do not say are or are not.
+    fn is_fair(&self, by_default: bool) -> bool {
+        self.messages
+            .iter()
+            .any(|message| message.key.is_some() && message.fair.unwrap_or(by_default))
+    }
 }
 
 /// Why a request was not stored.
@@ -57,6 +89,17 @@ pub struct Overflowed {
     pub queue_id: i64,
     /// Those that are dead letters now.
     pub dead: Vec<i64>,
+    /// All of them.
+    pub dropped: Vec<i64>,
+}
+
+impl Overflowed {
+    /// The keys whose turn may have come.
+    pub fn turns(&self) -> impl Iterator<Item = Turn> {
+        self.dropped
+            .iter()
+            .map(|message_id| Turn::message(self.queue_id, *message_id))
+    }
 }
 
 /// One request's result.
@@ -80,6 +123,10 @@ impl Store {
         let mut columns = Columns::default();
         for (request, full) in requests.iter().zip(&full) {
             if full.is_none() {
+                if request.lines_up() {
+                    columns.line_up = true;
+                    self.note_fair(request).await?;
+                }
                 for message in request.messages.iter() {
                     columns.push(&request.queue, message);
                 }
@@ -116,6 +163,31 @@ impl Store {
         Ok((results, overflowed))
     }
 
+    /// Before the first fair message of a queue whose setting does not say so: from
+    /// then on claims of it pass turns on.
+    async fn note_fair(&self, request: &Publish) -> Result<(), Error> {
+        let queue = &request.queue;
+        if queue.settings.ordered || queue.fair_seen || !request.is_fair(false) {
+            return Ok(());
+        }
+        self.note_fair_queues(&[queue.id]).await
+    }
+
+    pub(super) async fn note_fair_queues(&self, queue_ids: &[i64]) -> Result<(), Error> {
+        let changed = sqlx::query(
+            "UPDATE postrider.queues SET fair_seen = true
+             WHERE id = ANY($1) AND NOT fair_seen AND NOT ordered RETURNING id",
+        )
+        .bind(queue_ids)
+        .fetch_all(&self.pool)
+        .await?;
+        if !changed.is_empty() {
+            self.queues.remove_ids(queue_ids);
+            self.topologies.forget();
+        }
+        Ok(())
+    }
+
     /// What became of each row, in order; `None` if its queue is gone.
     async fn publish_rows(&self, columns: &Columns<'_>) -> Result<Vec<Option<Published>>, Error> {
         let rows = match self.run_publish(columns).await {
@@ -138,6 +210,7 @@ impl Store {
                 id: id.unwrap_or(0),
                 duplicate: row.try_get("duplicate")?,
                 wakes_in_ms: row.try_get("wakes_in_ms")?,
+                lined_up: columns.line_up && row.try_get("lines_up")?,
             });
         }
         if !unseen.is_empty() {
@@ -151,8 +224,13 @@ impl Store {
         &self,
         columns: &Columns<'_>,
     ) -> Result<Vec<sqlx::postgres::PgRow>, Error> {
-        let with_dedup = columns.dedup_id.iter().any(Option::is_some);
-        let mut query = sqlx::query(if with_dedup { PUBLISH_DEDUP } else { PUBLISH })
+        let with_dedup = columns.line_up || columns.dedup_id.iter().any(Option::is_some);
+        let statement = match (columns.line_up, with_dedup) {
+            (true, _) => PUBLISH_LINED,
+            (false, true) => PUBLISH_DEDUP,
+            (false, false) => PUBLISH,
+        };
+        let mut query = sqlx::query(statement)
             .bind(&columns.queue_id)
             .bind(&columns.body)
             .bind(sparse(&columns.content_type))
@@ -169,6 +247,9 @@ impl Store {
             .bind(sparse(&columns.tracestate));
         if with_dedup {
             query = query.bind(&columns.dedup_id).bind(&columns.dedup_window_ms);
+        }
+        if columns.line_up {
+            query = query.bind(&columns.fair);
         }
         let began = Instant::now();
         let rows = query.fetch_all(&self.hot).await?;
@@ -287,11 +368,19 @@ impl Store {
                     .bind(self.watermarks.tallies())
                     .fetch_all(&self.hot)
                     .await?;
-                let dead: Result<Vec<i64>, _> = rows.iter().map(|row| row.try_get(0)).collect();
-                overflowed.push(Overflowed {
+                let mut gone = Overflowed {
                     queue_id,
-                    dead: dead?,
-                });
+                    dead: Vec::new(),
+                    dropped: Vec::new(),
+                };
+                for row in rows {
+                    let message_id = row.try_get(0)?;
+                    gone.dropped.push(message_id);
+                    if row.try_get(1)? {
+                        gone.dead.push(message_id);
+                    }
+                }
+                overflowed.push(gone);
             }
         }
         Ok(())
@@ -332,6 +421,9 @@ struct Columns<'a> {
     reply_to: Vec<Option<&'a str>>,
     traceparent: Vec<Option<&'a str>>,
     tracestate: Vec<Option<&'a str>>,
+    fair: Vec<Option<bool>>,
+    /// Whether any of them may have to wait for its key's turn.
+    line_up: bool,
 }
 
 impl<'a> Columns<'a> {
@@ -364,5 +456,9 @@ impl<'a> Columns<'a> {
         self.reply_to.push(message.reply_to.as_deref());
         self.traceparent.push(message.traceparent.as_deref());
         self.tracestate.push(message.tracestate.as_deref());
+        if message.fair.is_some() {
+            self.fair.resize(self.queue_id.len() - 1, None);
+            self.fair.push(message.fair);
+        }
     }
 }

@@ -11,11 +11,12 @@ use sqlx::postgres::PgRow;
 
 use super::publish::{Overflowed, place, sparse};
 use super::topology::{Binding, Route};
-use super::{Error, Store, Topology, statements};
+use super::{Error, Store, Topology, Turn, statements};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
 
 statements! {
     PUBLISH_TOPIC = "publish_topic";
+    PUBLISH_TOPIC_LINED = "publish_topic_lined";
 }
 
 /// One request: messages for one topic, stored all or none.
@@ -74,6 +75,20 @@ pub enum TopicRefusal {
 /// One request's result.
 pub type PublishTopicResult = Result<Vec<TopicPublished>, TopicRefusal>;
 
+/// What a publish to topics did.
+#[derive(Debug, Default)]
+pub struct TopicsFed {
+    /// What became of each request.
+    pub results: Vec<PublishTopicResult>,
+    /// What became of each queue.
+    pub fed: Vec<Fed>,
+    /// What queues that were full gave up.
+    pub overflowed: Vec<Overflowed>,
+    /// The keys whose turn may have come: whoever publishes calls
+    /// [`Store::next_turns`] with them.
+    pub turns: Vec<Turn>,
+}
+
 /// What a publish did to one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fed {
@@ -96,21 +111,19 @@ impl Store {
     ///
     /// # Errors
     /// Any; whether the messages were stored is then not known.
-    pub async fn publish_topic(
-        &self,
-        requests: &[PublishTopic],
-    ) -> Result<(Vec<PublishTopicResult>, Vec<Fed>, Vec<Overflowed>), Error> {
+    pub async fn publish_topic(&self, requests: &[PublishTopic]) -> Result<TopicsFed, Error> {
         let full = self.full_targets(requests).await?;
         let mut columns = Columns::default();
         for (request, full) in requests.iter().zip(&full) {
             if full.is_none() {
+                self.note_fair_targets(request).await?;
                 for routed in request.messages.iter() {
                     columns.push(&request.topology, routed);
                 }
             }
         }
-        let (rows, fed) = if columns.topic_id.is_empty() {
-            (Vec::new(), Vec::new())
+        let (rows, fed, mut turns) = if columns.topic_id.is_empty() {
+            (Vec::new(), Vec::new(), Vec::new())
         } else {
             self.publish_topic_rows(&columns).await?
         };
@@ -141,7 +154,32 @@ impl Store {
             .filter_map(|binding| Some((binding.queue_id, binding.max_ready?)))
             .collect();
         let overflowed = self.drop_overflow(bounds).await;
-        Ok((results, fed, overflowed))
+        if columns.line_up {
+            turns.extend(overflowed.iter().flat_map(Overflowed::turns));
+        }
+        Ok(TopicsFed {
+            results,
+            fed,
+            overflowed,
+            turns,
+        })
+    }
+
+    /// Before the first fair message of a queue whose setting does not say so.
+    async fn note_fair_targets(&self, request: &PublishTopic) -> Result<(), Error> {
+        let unseen: Vec<i64> = request
+            .messages
+            .iter()
+            .filter(|routed| routed.message.fair == Some(true) && routed.message.key.is_some())
+            .flat_map(|routed| &routed.route.queues)
+            .map(|place| &request.topology.subscriptions[*place])
+            .filter(|binding| !binding.fair_seen && !binding.ordered)
+            .map(|binding| binding.queue_id)
+            .collect();
+        if unseen.is_empty() {
+            return Ok(());
+        }
+        self.note_fair_queues(&unseen).await
     }
 
     /// For each request, whether a queue that it goes to has no room for it.
@@ -191,11 +229,11 @@ impl Store {
     }
 
     /// What became of each row, in order (`None` if its topic is gone), and of
-    /// each queue.
+    /// each queue; and the keys that have a longer line now.
     async fn publish_topic_rows(
         &self,
         columns: &Columns<'_>,
-    ) -> Result<(Vec<Option<Row>>, Vec<Fed>), Error> {
+    ) -> Result<(Vec<Option<Row>>, Vec<Fed>, Vec<Turn>), Error> {
         let rows = match self.run_publish_topic(columns).await {
             Err(e) if e.is_missing_partition() => {
                 // Faster than the worker that makes them ahead of need.
@@ -205,9 +243,15 @@ impl Store {
             other => other?,
         };
         let mut published = vec![None; columns.topic_id.len()];
-        let (mut fed, mut unseen) = (Vec::new(), Vec::new());
+        let (mut fed, mut unseen, mut turns) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             let Some(ord) = row.try_get("ord")? else {
+                if columns.line_up
+                    && let Some(key) = row.try_get("lined_up_key")?
+                {
+                    turns.push(Turn::key(row.try_get("queue_id")?, key));
+                    continue;
+                }
                 fed.push(Fed {
                     queue_id: row.try_get("queue_id")?,
                     any_ready: row.try_get("any_ready")?,
@@ -235,12 +279,17 @@ impl Store {
                 }
             }
         }
-        Ok((published, fed))
+        Ok((published, fed, turns))
     }
 
     async fn run_publish_topic(&self, columns: &Columns<'_>) -> Result<Vec<PgRow>, Error> {
         let began = Instant::now();
-        let rows = sqlx::query(PUBLISH_TOPIC)
+        let statement = if columns.line_up {
+            PUBLISH_TOPIC_LINED
+        } else {
+            PUBLISH_TOPIC
+        };
+        let mut query = sqlx::query(statement)
             .bind(&columns.topic_id)
             .bind(&columns.topic)
             .bind(&columns.routing_key)
@@ -260,9 +309,11 @@ impl Store {
             .bind(&columns.dedup_window_ms)
             .bind(&columns.queues_to)
             .bind(&columns.queues_from)
-            .bind(&columns.queues)
-            .fetch_all(&self.hot)
-            .await?;
+            .bind(&columns.queues);
+        if columns.line_up {
+            query = query.bind(&columns.fair);
+        }
+        let rows = query.fetch_all(&self.hot).await?;
         self.metrics
             .publish_topic
             .record(columns.topic_id.len(), began);
@@ -328,6 +379,9 @@ struct Columns<'a> {
     queues_from: Vec<i64>,
     /// Of all messages, one after the other.
     queues: Vec<i64>,
+    fair: Vec<Option<bool>>,
+    /// Whether any copy may have to wait for its key's turn.
+    line_up: bool,
 }
 
 impl<'a> Columns<'a> {
@@ -369,5 +423,14 @@ impl<'a> Columns<'a> {
                 .map(|place| subscriptions[*place].queue_id),
         );
         self.queues_to.push(count(&self.queues));
+        if message.fair.is_some() {
+            self.fair.resize(self.topic_id.len() - 1, None);
+            self.fair.push(message.fair);
+        }
+        self.line_up |= routed.route.queues.iter().any(|place| {
+            let binding = &subscriptions[*place];
+            // An ordered queue wants it even where there is no key.
+            binding.ordered || message.key.is_some() && message.fair.unwrap_or(binding.fair)
+        });
     }
 }

@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::{DeadFilter, Error, Store, statements};
+use super::{DeadFilter, Error, Queue, Store, statements};
 
 statements! {
     PURGE_READY = "purge_ready";
+    PURGE_LINED_UP = "purge_lined_up";
     PURGE_PARKED = "purge_parked";
     PURGE_DEAD = "purge_dead";
 }
@@ -18,20 +19,34 @@ impl Store {
     /// Removes the messages that were in the queue when it began, ready, leased
     /// and delayed; as many statements as it takes, each of which counts what it
     /// removed, so that stopping half-way leaves a smaller queue and nothing
-    /// else.
+    /// else. First those that wait for their key's turn, so that it does not come
+    /// meanwhile; who had a turn leaves it to whoever was published since, which a
+    /// sweep passes on.
     ///
     /// # Errors
     /// Any.
-    pub async fn purge(&self, queue_id: i64) -> Result<i64, Error> {
+    pub async fn purge(&self, queue: &Queue) -> Result<i64, Error> {
         let row = sqlx::query("SELECT last_value FROM postrider.message_ids")
             .fetch_one(&self.pool)
             .await?;
         let last: i64 = row.try_get(0)?;
         let mut removed = 0;
-        for statement in [PURGE_READY, PURGE_PARKED, PURGE_READY] {
+        let with_lines = [
+            PURGE_LINED_UP,
+            PURGE_READY,
+            PURGE_PARKED,
+            PURGE_LINED_UP,
+            PURGE_READY,
+        ];
+        let statements = if queue.has_lines() {
+            &with_lines[..]
+        } else {
+            &[PURGE_READY, PURGE_PARKED, PURGE_READY]
+        };
+        for statement in statements.iter().copied() {
             loop {
                 let row = sqlx::query(statement)
-                    .bind(queue_id)
+                    .bind(queue.id)
                     .bind(last)
                     .bind(Self::PURGE_ROWS)
                     .fetch_one(&self.pool)

@@ -9,10 +9,10 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Store};
+use super::{Error, Store, Turn};
 use crate::domain::{
-    Backoff, DeadLetterSettings, Overflow, QueueName, QueueSettings, RateLimit, RetrySettings,
-    Seconds,
+    Backoff, DeadLetterSettings, OnBlocked, Overflow, QueueName, QueueSettings, RateLimit,
+    RetrySettings, Seconds,
 };
 
 /// A queue as it is stored.
@@ -24,12 +24,32 @@ pub struct Queue {
     pub name: QueueName,
     /// Its settings.
     pub settings: QueueSettings,
+    /// Whether a fair message was ever published to it.
+    pub fair_seen: bool,
     /// Counts changes of the settings, from 1.
     pub version: i64,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When its settings were last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Queue {
+    /// Whether messages of it may wait for their key's turn.
+    #[must_use]
+    pub fn has_lines(&self) -> bool {
+        self.settings.ordered || self.fair_seen
+    }
+
+    /// The turns that end when these messages are settled: none unless it is ordered.
+    pub fn turns_of(&self, message_ids: impl Iterator<Item = i64>) -> Vec<Turn> {
+        if !self.settings.ordered {
+            return Vec::new();
+        }
+        message_ids
+            .map(|message_id| Turn::message(self.id, message_id))
+            .collect()
+    }
 }
 
 /// What a put did.
@@ -45,7 +65,8 @@ const COLUMNS: &str = "id, name, lease_ms, max_attempts, backoff_initial_ms, bac
     backoff_max_ms, backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow,
     max_message_bytes, dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
     dead_letter_retention_ms, retry_every_ms, retry_max_rounds, max_in_flight, publish_per_second,
-    receive_per_second, rate_burst, version, created_at, updated_at";
+    receive_per_second, rate_burst, ordered, on_blocked, fair, fair_seen, version, created_at,
+    updated_at";
 
 /// Whether one of the patterns $4 of names takes `name`; null takes all.
 pub(super) const SEEN: &str = "($4::text[] IS NULL OR EXISTS (
@@ -60,9 +81,10 @@ const CREATE: &str = "
             backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow, max_message_bytes,
             dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
             dead_letter_retention_ms, retry_every_ms, retry_max_rounds, max_in_flight,
-            publish_per_second, receive_per_second, rate_burst)
+            publish_per_second, receive_per_second, rate_burst, ordered, on_blocked, fair,
+            fair_seen)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-            $19, $20, $21, $22)
+            $19, $20, $21, $22, $23, $24, $25, $25)
         ON CONFLICT (name) DO NOTHING
         RETURNING *
     ), counted AS (
@@ -70,18 +92,18 @@ const CREATE: &str = "
     )
     SELECT * FROM made";
 
-/// As [`CREATE`]'s, if topic $23 is there.
+/// As [`CREATE`]'s, if topic $26 is there.
 pub(super) const INSERT_FOR_TOPIC: &str = "
     INSERT INTO postrider.queues (
         name, lease_ms, max_attempts, backoff_initial_ms, backoff_multiplier, backoff_max_ms,
         backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow, max_message_bytes,
         dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
         dead_letter_retention_ms, retry_every_ms, retry_max_rounds, max_in_flight,
-        publish_per_second, receive_per_second, rate_burst)
+        publish_per_second, receive_per_second, rate_burst, ordered, on_blocked, fair, fair_seen)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-        $20, $21, $22
+        $20, $21, $22, $23, $24, $25, $25
     FROM postrider.topics
-    WHERE topics.name = $23
+    WHERE topics.name = $26
     ON CONFLICT (name) DO NOTHING";
 
 const UPDATE: &str = "
@@ -91,9 +113,11 @@ const UPDATE: &str = "
         max_ready = $10, overflow = $11, max_message_bytes = $12, dedup_window_ms = $13,
         dead_letter_enabled = $14, dead_letter_keep_expired = $15, dead_letter_retention_ms = $16,
         retry_every_ms = $17, retry_max_rounds = $18, max_in_flight = $19,
-        publish_per_second = $20, receive_per_second = $21, rate_burst = $22,
+        publish_per_second = $20, receive_per_second = $21, rate_burst = $22, ordered = $23,
+        on_blocked = $24, fair = $25, fair_seen = fair_seen OR $25,
         version = version + 1, updated_at = now()
-    WHERE name = $1 AND version = $23
+    WHERE name = $1 AND version = $26
+      AND (ordered = $23 OR postrider.is_empty_for_good(id))
     RETURNING *";
 
 impl Store {
@@ -203,7 +227,8 @@ impl Store {
     /// Replaces the settings of a queue that is at `version`.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it is not.
+    /// [`Error::Conflict`] if it is not; [`Error::NotEmpty`] if `ordered` would change
+    /// while it has messages.
     pub async fn update_queue(
         &self,
         name: &QueueName,
@@ -218,7 +243,12 @@ impl Store {
         self.topologies.forget();
         match row {
             Some(row) => Ok(self.queues.insert(queue(&row)?)),
-            None => Err(Error::Conflict),
+            None => match self.queue_now(name).await? {
+                Some(now) if now.version == version && now.settings.ordered != settings.ordered => {
+                    Err(Error::NotEmpty)
+                }
+                _ => Err(Error::Conflict),
+            },
         }
     }
 
@@ -284,6 +314,9 @@ pub(super) fn bind_settings<'q>(
         .bind(settings.rate_limit.publish_per_second)
         .bind(settings.rate_limit.receive_per_second)
         .bind(settings.rate_limit.burst.map(u32::cast_signed))
+        .bind(settings.ordered)
+        .bind(settings.on_blocked.as_str())
+        .bind(settings.fair)
 }
 
 fn queue(row: &PgRow) -> Result<Queue, Error> {
@@ -320,6 +353,12 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
                 receive_per_second: row.try_get("receive_per_second")?,
                 burst: some_natural("rate_burst")?,
             },
+            ordered: row.try_get("ordered")?,
+            on_blocked: match row.try_get::<&str, _>("on_blocked")? {
+                "dead_letter_key" => OnBlocked::DeadLetterKey,
+                _ => OnBlocked::Wait,
+            },
+            fair: row.try_get("fair")?,
             max_message_bytes: natural("max_message_bytes")?,
             dedup_window: millis("dedup_window_ms")?,
             dead_letter: DeadLetterSettings {
@@ -332,6 +371,7 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
                 },
             },
         },
+        fair_seen: row.try_get("fair_seen")?,
         version: row.try_get("version")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,

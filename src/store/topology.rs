@@ -52,6 +52,12 @@ pub struct Binding {
     pub max_ready: Option<u64>,
     /// What the queue does at it.
     pub overflow: Overflow,
+    /// Whether the queue is ordered.
+    pub ordered: bool,
+    /// Whether the queue's messages with a key are fair.
+    pub fair: bool,
+    /// Whether a fair message was ever published to the queue.
+    pub fair_seen: bool,
     /// The subscription's internal id and version: what the filter is of.
     compiled_of: (i64, i64),
 }
@@ -144,6 +150,9 @@ fn read(rows: &[PgRow], old: Option<&Topology>) -> Result<Option<Topology>, Erro
                 .try_get::<Option<i64>, _>("max_ready")?
                 .map(i64::cast_unsigned),
             overflow: super::queues::overflow(row)?,
+            ordered: row.try_get("ordered")?,
+            fair: row.try_get("fair")?,
+            fair_seen: row.try_get("fair_seen")?,
             compiled_of,
         });
     }

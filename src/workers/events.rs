@@ -123,6 +123,7 @@ fn message(topology: &Topology, event: &Event, queue: Option<&QueueName>) -> Opt
             },
             headers,
             key: None,
+            fair: None,
             priority: 0,
             delay: None,
             deliver_at: None,

@@ -56,8 +56,15 @@ pub(super) fn start(
 
 type BoxedWork = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
+/// What rides on it runs only where keys have lines: looking for turns that a
+/// gateway which was killed has not passed on.
 async fn expire(broker: Arc<Broker>) -> Result<(), Error> {
-    for queue_id in broker.store().expire().await? {
+    let (mut expired, with_lines) = broker.store().expire().await?;
+    if !with_lines.is_empty() {
+        expired.extend(broker.store().expire_lined_up(&with_lines).await?);
+        broker.sweep_all().await?;
+    }
+    for queue_id in expired {
         broker.due().note(queue_id, Duration::ZERO);
     }
     Ok(())
@@ -86,7 +93,7 @@ async fn retry(broker: Arc<Broker>) -> Result<(), Error> {
         let redriven = broker.store().redrive(queue_id, &redrive).await?;
         if !redriven.is_empty() {
             tracing::info!(queue_id, messages = redriven.len(), "dead letters retried");
-            broker.redriven(queue_id, &redriven);
+            broker.redriven(queue_id, &redriven).await;
         }
     }
     Ok(())

@@ -7,8 +7,15 @@ import json
 import urllib.error
 import urllib.request
 
-QUEUES = ("orders", "jobs", "shop.audit")
+QUEUES = ("orders", "jobs", "shop.audit", "lined")
+ORDERED = "lined"
+FILLED = ("orders", "jobs", ORDERED)
 TOPIC = "shop"
+
+
+def settings(queue):
+    """Those that a queue is made with."""
+    return {"ordered": True, "on_blocked": "dead_letter_key"} if queue == ORDERED else {}
 
 
 class Client:
@@ -40,7 +47,7 @@ class Client:
 
     def make_all(self, hooks_url):
         self.call("PUT", f"/v1/topics/{TOPIC}", {"retention_seconds": 86400})
-        for queue in QUEUES[:2]:
+        for queue in FILLED:
             self.make_queue(queue)
         self.make_subscription()
         self.call("PUT", "/v1/queues/orders/webhook", {"url": hooks_url})
@@ -51,8 +58,8 @@ class Client:
     def make_queue(self, queue):
         """With messages that are ready, delayed, leased and dead."""
         path = f"/v1/queues/{queue}"
-        self.call("PUT", path, {})
-        bodies = [{"body": n, "headers": {"shop": "eu"}} for n in range(20)]
+        self.call("PUT", path, settings(queue))
+        bodies = [{"body": n, "headers": {"shop": "eu"}, "key": f"k{n % 7}"} for n in range(20)]
         self.call("POST", f"{path}/messages", {"messages": bodies})
         self.call("POST", f"{path}/messages", {"body": "later", "delay_seconds": 3600})
         leased = self.call(

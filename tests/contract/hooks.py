@@ -97,6 +97,14 @@ def within_the_rules(case):
                     "operationId"
                 ] in ("publish", "publish_topic"):
                     to_be_found_again(message)
+        if case.path == "/v1/queues/{queue}" and case.method in ("PUT", "PATCH"):
+            # That changes only while it is empty; and not both.
+            body["ordered"] = case.path_parameters["queue"] == fixtures.ORDERED
+            if body["ordered"]:
+                body["fair"] = False
+        if case.path.endswith("/unblock"):
+            # Sizes are in bytes.
+            body["keys"] = [shortened(key, 256) for key in body["keys"]]
         rules_of_settings(body)
 
 
@@ -126,7 +134,7 @@ def real(receipts, queue):
     path = f"/v1/queues/{queue}"
     if client.call("GET", path, gone=True) is None:
         return receipts
-    client.call("PUT", path, {})
+    client.call("PUT", path, fixtures.settings(queue))
     client.call("POST", f"{path}/messages", {"body": 1, "priority": 9})
     leased = client.call(
         "POST", f"{path}/receive", {"max_messages": 3, "lease_seconds": 600}
@@ -241,7 +249,7 @@ def after_call(ctx, case, response):
     if case.path == "/v1/queues/{queue}/webhook":
         client.call("PUT", f"/v1/queues/{names['queue']}/webhook", {"url": hooks_url})
         client.call("POST", f"/v1/queues/{names['queue']}/webhook/pause")
-    elif case.path == "/v1/queues/{queue}" and names["queue"] in fixtures.QUEUES[:2]:
+    elif case.path == "/v1/queues/{queue}" and names["queue"] in fixtures.FILLED:
         client.make_queue(names["queue"])
     elif names.get("topic") == fixtures.TOPIC:
         client.call("PUT", f"/v1/topics/{fixtures.TOPIC}", {"retention_seconds": 86400})

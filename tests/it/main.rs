@@ -12,6 +12,7 @@ mod embedded;
 mod faults;
 mod http;
 mod metrics;
+mod order;
 mod store;
 mod telemetry;
 mod webhook;

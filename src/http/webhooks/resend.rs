@@ -98,12 +98,9 @@ pub(crate) async fn resend_webhook(
         .map(|id| MessageId::parse(id).map(|id| id.0))
         .collect();
     let known: Vec<i64> = parsed.iter().copied().flatten().collect();
-    let mut resent = gateway
-        .broker
-        .store()
-        .resend(queue.id, &known)
-        .await?
-        .into_iter();
+    let (resent, turns) = gateway.broker.store().resend(queue.id, &known).await?;
+    gateway.broker.pass(turns, &queue).await;
+    let mut resent = resent.into_iter();
     let results: Vec<Resent> = parsed
         .iter()
         .map(|id| id.and_then(|_| resent.next()).unwrap_or(Resent::Gone))

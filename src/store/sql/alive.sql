@@ -2,7 +2,8 @@
 -- in messages, over every queue, deleted ones included: what pins a partition.
 --
 -- Index: ready_pkey a priority at a time (a message on its first way through has
--- its id as position), ready_by_message, parked_pkey, once a queue.
+-- its id as position), ready_by_message, parked_pkey,
+-- lined_up_by_message, once a queue.
 SELECT count(*)
 FROM (
     SELECT
@@ -33,6 +34,11 @@ FROM (
             FROM postrider.parked AS p
             WHERE p.queue_id = q.id AND p.message_id >= $1 AND p.message_id < $2
               AND NOT p.straggler
+            UNION ALL
+            SELECT
+            FROM postrider.lined_up AS l
+            WHERE l.queue_id = q.id AND l.message_id >= $1 AND l.message_id < $2
+              AND NOT l.straggler AND NOT l.is_out
         ) AS kinds
         LIMIT $3
     ) AS alive

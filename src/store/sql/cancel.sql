@@ -1,4 +1,4 @@
--- cancel: ready | parked | dead_letters -> (nothing), one message. Whoever
+-- cancel: ready | parked | lined_up | dead_letters -> (nothing), one message. Whoever
 -- holds a lease on it may still ack it.
 --
 -- Index: as message.sql.
@@ -14,6 +14,11 @@ from_parked AS (
     WHERE queue_id = $1 AND message_id = $2
     RETURNING token
 ),
+from_line AS (
+    DELETE FROM postrider.lined_up
+    WHERE queue_id = $1 AND message_id = $2 AND NOT is_out
+    RETURNING 1
+),
 from_dead AS (
     DELETE FROM postrider.dead_letters
     WHERE queue_id = $1 AND message_id = $2
@@ -21,7 +26,7 @@ from_dead AS (
 ),
 sums AS (
     SELECT
-        (SELECT count(*) FROM from_ready) AS ready,
+        (SELECT count(*) FROM from_ready) + (SELECT count(*) FROM from_line) AS ready,
         (SELECT count(*) FROM from_parked WHERE token <> 0) AS leased,
         (SELECT count(*) FROM from_parked WHERE token = 0) AS delayed,
         (SELECT count(*) FROM from_dead) AS dead

@@ -5,7 +5,7 @@
 -- others, which expire in order of position, the head of each priority in
 -- ready_pkey, and on from it only where the head has expired. $2, $3, $4: queues,
 -- priorities, and for each the watermark, as in claim.sql; without one the head
--- is looked for from the beginning.
+-- is looked for from the beginning. turns_pkey, one probe a queue.
 WITH overdue AS MATERIALIZED (
     SELECT own.tid
     FROM postrider.queues
@@ -58,4 +58,11 @@ counted AS (
     INSERT INTO postrider.tallies (queue_id, ready, delayed)
     SELECT queue_id, -count(*), count(*) FROM taken GROUP BY queue_id
 )
-SELECT DISTINCT queue_id FROM taken
+SELECT DISTINCT queue_id, false AS has_lines FROM taken
+UNION ALL
+-- Not of what expired: queues in which keys have lines.
+SELECT queues.id, true
+FROM postrider.queues
+CROSS JOIN LATERAL (
+    SELECT FROM postrider.turns WHERE turns.queue_id = queues.id LIMIT 1
+) AS some

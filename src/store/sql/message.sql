@@ -1,7 +1,7 @@
--- One message of a queue, wherever it is: ready, parked or dead.
+-- One message of a queue, wherever it is: ready, parked, in line or dead.
 --
 -- Index: ready_pkey (first way through) or ready_by_message (came back),
--- parked_pkey, dead_letters_pkey.
+-- parked_pkey, lined_up_by_message, dead_letters_pkey.
 WITH place AS MATERIALIZED (
     SELECT 'ready' AS state, r.attempts, r.priority, NULL::timestamptz AS wake_at, r.expires_at,
         r.straggler
@@ -17,6 +17,10 @@ WITH place AS MATERIALIZED (
         p.wake_at, p.expires_at, p.straggler
     FROM postrider.parked AS p
     WHERE p.queue_id = $1 AND p.message_id = $2
+    UNION ALL
+    SELECT 'ready', l.attempts, l.priority, NULL, l.expires_at, l.straggler
+    FROM postrider.lined_up AS l
+    WHERE l.queue_id = $1 AND l.message_id = $2 AND NOT l.is_out
 )
 SELECT
     $2 AS message_id, place.state, place.attempts, place.priority, place.wake_at,

@@ -1,6 +1,7 @@
--- drop_oldest: ready -> dead_letters ('overflow') | (nothing), for what queue $1
--- has over its bound of $2: lowest priority first, and in it the oldest. $3: the
--- floor of the tallies.
+-- drop_oldest: ready | lined_up -> dead_letters ('overflow') | (nothing), for what queue $1
+-- has over its bound of $2: lowest priority first, and in it the oldest; where that
+-- is not enough, the oldest that wait for their key's turn. $3: the floor of the
+-- tallies.
 --
 -- excess_ready waits until nobody else drops from the queue, and then counts
 -- (migrations/0006_limits.sql): two that counted at the same moment would both
@@ -19,10 +20,26 @@ picked AS MATERIALIZED (
     LIMIT (SELECT n FROM excess)
     FOR UPDATE OF ready SKIP LOCKED
 ),
-taken AS (
+from_ready AS (
     DELETE FROM postrider.ready
     WHERE ctid = ANY(ARRAY(SELECT tid FROM picked))
     RETURNING queue_id, message_id, attempts, priority, straggler
+),
+in_line AS MATERIALIZED (
+    SELECT lined_up.ctid AS tid
+    FROM postrider.lined_up
+    WHERE lined_up.queue_id = $1 AND NOT lined_up.is_out
+    ORDER BY lined_up.queue_id, lined_up.message_id
+    LIMIT (SELECT greatest(0, n - (SELECT count(*) FROM picked)) FROM excess)
+    FOR UPDATE OF lined_up SKIP LOCKED
+),
+from_line AS (
+    DELETE FROM postrider.lined_up
+    WHERE ctid = ANY(ARRAY(SELECT tid FROM in_line)) AND NOT is_out
+    RETURNING queue_id, message_id, attempts, priority, straggler
+),
+taken AS MATERIALIZED (
+    SELECT * FROM from_ready UNION ALL SELECT * FROM from_line
 ),
 kept AS (
     INSERT INTO postrider.dead_letters
@@ -50,4 +67,6 @@ counted AS (
     FROM (SELECT (SELECT count(*) FROM taken) AS n, (SELECT count(*) FROM kept) AS kept_n) AS t
     WHERE n > 0
 )
-SELECT message_id FROM kept
+SELECT taken.message_id, kept.message_id IS NOT NULL AS dead
+FROM taken
+LEFT JOIN kept ON kept.message_id = taken.message_id

@@ -25,6 +25,24 @@ dead_gone AS (
             WHERE dead_letters.queue_id = q.id LIMIT $1
         ) AS d))
     RETURNING 1
+),
+lined_up_gone AS (
+    DELETE FROM postrider.lined_up WHERE ctid = ANY(ARRAY(
+        SELECT l.tid FROM postrider.deleted_queues AS q
+        CROSS JOIN LATERAL (
+            SELECT lined_up.ctid AS tid FROM postrider.lined_up
+            WHERE lined_up.queue_id = q.id LIMIT $1
+        ) AS l))
+    RETURNING 1
+),
+turns_gone AS (
+    DELETE FROM postrider.turns WHERE ctid = ANY(ARRAY(
+        SELECT t.tid FROM postrider.deleted_queues AS q
+        CROSS JOIN LATERAL (
+            SELECT turns.ctid AS tid FROM postrider.turns WHERE turns.queue_id = q.id LIMIT $1
+        ) AS t))
+    RETURNING 1
 )
 SELECT (SELECT count(*) FROM ready_gone) + (SELECT count(*) FROM parked_gone)
-    + (SELECT count(*) FROM dead_gone)
+    + (SELECT count(*) FROM dead_gone) + (SELECT count(*) FROM lined_up_gone)
+    + (SELECT count(*) FROM turns_gone)

@@ -5,7 +5,8 @@
 -- Index: queues_pkey once a distinct queue. Locks: none.
 --
 -- Rows for a queue that is gone are left out; the caller misses them and
--- answers 404.
+-- answers 404. So are those for one that is ordered, if the caller did not know
+-- that yet: it takes publish_lined.sql.
 --
 -- The transaction has its id before it draws positions: the watermarks rest on
 -- that (store/watermark.rs).
@@ -26,7 +27,7 @@ WITH input AS MATERIALIZED (
         delay_ms, deliver_at, ttl_ms, own_ttl,
         correlation_id, reply_to, traceparent, tracestate, ord)
     WHERE (SELECT pg_current_xact_id()) IS NOT NULL
-      AND i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1)))
+      AND i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1) AND NOT ordered))
 ),
 stored AS (
     INSERT INTO postrider.messages

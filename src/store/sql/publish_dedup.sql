@@ -23,7 +23,7 @@ WITH input AS MATERIALIZED (
         delay_ms, deliver_at, ttl_ms, own_ttl, correlation_id, reply_to, traceparent, tracestate,
         dedup_id, dedup_window_ms, ord)
     WHERE (SELECT pg_current_xact_id()) IS NOT NULL
-      AND i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1)))
+      AND i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1) AND NOT ordered))
 ),
 first AS MATERIALIZED (
     SELECT DISTINCT ON (queue_id, dedup_id) id, queue_id, dedup_id, dedup_window_ms

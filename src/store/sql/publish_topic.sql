@@ -15,11 +15,21 @@
 -- Topics that are gone are left out, and the caller misses their rows. Queues
 -- that are gone get nothing; `reached` tells how many there were.
 --
+-- If any of the queues is ordered it stores nothing, as if the topics were gone:
+-- the caller did not know yet, and takes publish_topic_lined.sql.
+--
 -- The transaction has its id before it draws positions: the watermarks rest on
 -- that (store/watermark.rs). Dedup ids are the topic's; midnight as in
 -- publish_dedup.sql.
-WITH known AS MATERIALIZED (
-    SELECT id, retention_ms FROM postrider.topics WHERE id = ANY($1)
+WITH live AS MATERIALIZED (
+    SELECT queues.id, queues.delay_ms, queues.message_ttl_ms, queues.ordered
+    FROM postrider.queues
+    WHERE queues.id = ANY($20)
+),
+known AS MATERIALIZED (
+    SELECT id, retention_ms
+    FROM postrider.topics
+    WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM live WHERE ordered)
 ),
 input AS MATERIALIZED (
     SELECT
@@ -91,11 +101,6 @@ new AS MATERIALIZED (
     SELECT input.*, topic_id = ANY(ARRAY(SELECT id FROM known WHERE retention_ms > 0)) AS retained
     FROM input
     WHERE dedup_id IS NULL OR id IN (SELECT message_id FROM won)
-),
-live AS MATERIALIZED (
-    SELECT queues.id, queues.delay_ms, queues.message_ttl_ms
-    FROM postrider.queues
-    WHERE queues.id = ANY($20)
 ),
 copies AS MATERIALIZED (
     SELECT

@@ -1,7 +1,8 @@
 -- purge: ready -> (nothing), up to $3 messages of queue $1 whose position was
--- given out before the purge began ($2). Called until it finds none.
+-- given out before the purge began ($2), or whose id was: what has come back or has
+-- had its turn since. Called until it finds none.
 --
--- Index: ready_pkey, a priority at a time.
+-- Index: ready_pkey, a priority at a time; ready_by_message.
 WITH picked AS MATERIALIZED (
     SELECT near.tid
     FROM generate_series(0, 9) AS lane (priority)
@@ -15,6 +16,16 @@ WITH picked AS MATERIALIZED (
         LIMIT $3
         FOR UPDATE OF ready SKIP LOCKED
     ) AS near
+    UNION ALL
+    SELECT back.tid
+    FROM (
+        SELECT ready.ctid AS tid
+        FROM postrider.ready
+        WHERE ready.queue_id = $1 AND ready.message_id <= $2 AND ready.position > $2
+          AND ready.position <> ready.message_id
+        LIMIT $3
+        FOR UPDATE OF ready SKIP LOCKED
+    ) AS back
     LIMIT $3
 ),
 gone AS (

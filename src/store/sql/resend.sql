@@ -1,4 +1,4 @@
--- resend: (settled, body still there) -> ready of queue $1, for the messages $2,
+-- resend: (settled, body still there) -> ready (or lined_up) of queue $1, for the messages $2,
 -- with their ids, as stragglers, attempts counted anew. Says of each message
 -- what it is: sent anew, alive (ready, parked or dead: nothing is done), or gone.
 --
@@ -46,6 +46,10 @@ WITH seen AS MATERIALIZED (
               AND r.position <> r.message_id
             UNION ALL
             SELECT
+            FROM postrider.lined_up AS l
+            WHERE l.queue_id = $1 AND l.message_id = wanted.message_id AND NOT l.is_out
+            UNION ALL
+            SELECT
             FROM postrider.dead_letters AS d
             WHERE d.queue_id = $1 AND d.message_id = wanted.message_id
         ) AS places
@@ -73,18 +77,45 @@ stored AS (
     ORDER BY seen.message_id
     ON CONFLICT (queue_id, message_id) DO UPDATE SET rounds = 0, touched_at = clock_timestamp()
         WHERE stragglers.touched_at = excluded.touched_at
-    RETURNING message_id
+    RETURNING message_id, key
+),
+placed AS MATERIALIZED (
+    SELECT
+        stored.message_id, stored.key, target.message_ttl_ms,
+        target.ordered AND stored.key IS NOT NULL AS lines_up
+    FROM stored
+    CROSS JOIN LATERAL (
+        SELECT queues.message_ttl_ms, queues.ordered
+        FROM postrider.queues
+        WHERE queues.id = $1
+        OFFSET 0
+    ) AS target
+    ORDER BY stored.message_id
+),
+locked AS (
+    INSERT INTO postrider.turns (queue_id, key)
+    SELECT DISTINCT $1::bigint, key COLLATE "C" FROM placed WHERE lines_up ORDER BY 1, 2
+    ON CONFLICT (queue_id, key) DO UPDATE SET floor = excluded.floor WHERE false
+    RETURNING 1
+),
+made_lined_up AS (
+    INSERT INTO postrider.lined_up
+        (queue_id, key, position, message_id, wake_at, expires_at, admitted_at, priority, own_ttl,
+         straggler)
+    SELECT
+        $1, key, nextval('postrider.message_ids'), message_id, now(),
+        now() + message_ttl_ms * interval '1 ms', now(), 0, true, true
+    FROM (SELECT * FROM placed WHERE lines_up ORDER BY message_id) AS coming
+    WHERE (SELECT count(*) FROM locked) IS NOT NULL
 ),
 made_ready AS (
     INSERT INTO postrider.ready
         (queue_id, priority, position, message_id, expires_at, own_ttl, straggler)
     SELECT
-        $1, 0, nextval('postrider.message_ids'), stored.message_id,
-        now() + target.message_ttl_ms * interval '1 ms', true, true
-    FROM stored
-    CROSS JOIN LATERAL (
-        SELECT queues.message_ttl_ms FROM postrider.queues WHERE queues.id = $1 OFFSET 0
-    ) AS target
+        $1, 0, nextval('postrider.message_ids'), message_id,
+        now() + message_ttl_ms * interval '1 ms', true, true
+    FROM placed
+    WHERE NOT lines_up
 ),
 counted AS (
     INSERT INTO postrider.tallies (queue_id, ready, published)
@@ -98,6 +129,8 @@ SELECT
             SELECT FROM postrider.body_of($1, seen.message_id, seen.touched_at IS NOT NULL)
             WHERE seen.pushed) THEN 'alive'
         ELSE 'gone'
-    END AS became
+    END AS became,
+    CASE WHEN placed.lines_up THEN placed.key END AS lined_up_key
 FROM seen
 LEFT JOIN stored ON stored.message_id = seen.message_id
+LEFT JOIN placed ON placed.message_id = seen.message_id

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::Row as _;
 
 use crate::domain::Seconds;
-use crate::store::{DeadFilter, Error, Redrive, Store, statements};
+use crate::store::{DeadFilter, Error, Redrive, Store, Turn, statements};
 
 statements! {
     RESEND = "resend";
@@ -26,13 +26,18 @@ pub enum Resent {
 
 impl Store {
     /// Puts messages back into the queue of a webhook, with the ids they have,
-    /// attempts counted anew; one result each, in order. Two statements, each
+    /// attempts counted anew; one result each, in order, and the keys whose turn may
+    /// have come. Two statements, each
     /// whole by itself: the dead letters are redriven, then what had been settled
     /// is stored anew.
     ///
     /// # Errors
     /// Any; some may have been put back.
-    pub async fn resend(&self, queue_id: i64, message_ids: &[i64]) -> Result<Vec<Resent>, Error> {
+    pub async fn resend(
+        &self,
+        queue_id: i64,
+        message_ids: &[i64],
+    ) -> Result<(Vec<Resent>, Vec<Turn>), Error> {
         let mut distinct = message_ids.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
@@ -45,12 +50,12 @@ impl Store {
             first_in: Seconds::ZERO,
             scheduled: false,
         };
-        let mut became: HashMap<i64, Resent> = self
-            .redrive(queue_id, &redrive)
-            .await?
-            .into_iter()
-            .map(|(message_id, _)| (message_id, Resent::Redriven))
-            .collect();
+        let mut became = HashMap::new();
+        let mut turns = Vec::new();
+        for redriven in self.redrive(queue_id, &redrive).await? {
+            turns.extend(redriven.turn(queue_id));
+            became.insert(redriven.message_id, Resent::Redriven);
+        }
         distinct.retain(|message_id| !became.contains_key(message_id));
         if !distinct.is_empty() {
             let rows = sqlx::query(RESEND)
@@ -64,12 +69,16 @@ impl Store {
                     "alive" => Resent::AlreadyQueued,
                     _ => Resent::Gone,
                 };
+                if let Some(key) = row.try_get("lined_up_key")? {
+                    turns.push(Turn::key(queue_id, key));
+                }
                 became.insert(row.try_get("message_id")?, resent);
             }
         }
-        Ok(message_ids
+        let results = message_ids
             .iter()
             .map(|message_id| became.get(message_id).copied().unwrap_or(Resent::Gone))
-            .collect())
+            .collect();
+        Ok((results, turns))
     }
 }

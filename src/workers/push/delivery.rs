@@ -72,6 +72,8 @@ impl Lane {
             async {
                 self.conclude(config, lease, call, &pushed, longest).await;
                 self.context.broker.freed(&queue);
+                let turns = queue.turns_of([lease.message_id].into_iter());
+                self.context.broker.pass(turns, &queue).await;
             },
             async {
                 if let Err(error) = self.context.broker.record_push(record).await {

@@ -71,7 +71,7 @@ impl Explained {
         pages.push(("next_due", self.pages("next_due")));
         assert!(store.with_ready(&[queue.id]).await.unwrap().is_empty());
         pages.push(("with_ready", self.pages("with_ready")));
-        assert!(store.expire().await.unwrap().is_empty());
+        assert!(store.expire().await.unwrap().0.is_empty());
         pages.push(("expire", self.pages("expire")));
         pages
     }

@@ -225,7 +225,9 @@ impl Gateway {
         let row: (i64, i64, i64, i64, i64) = sqlx::query_as(
             "SELECT c.published - c.ready - c.leased - c.delayed - c.dead - c.acked - c.expired
                     - c.removed,
-                c.ready - (SELECT count(*) FROM postrider.ready WHERE queue_id = q.id),
+                c.ready - (SELECT count(*) FROM postrider.ready WHERE queue_id = q.id)
+                    - (SELECT count(*) FROM postrider.lined_up
+                        WHERE queue_id = q.id AND NOT is_out),
                 c.leased - (SELECT count(*) FROM postrider.parked
                     WHERE queue_id = q.id AND token <> 0),
                 c.delayed - (SELECT count(*) FROM postrider.parked

@@ -30,6 +30,7 @@ pub(crate) fn message(body: impl std::fmt::Display) -> Message {
         },
         headers: Headers::new(),
         key: None,
+        fair: None,
         priority: 0,
         delay: None,
         deliver_at: None,

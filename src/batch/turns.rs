@@ -1,0 +1,90 @@
+//! Passing turns on in ordered and fair queues, after what ended them has been
+//! committed ([`Store::next_turns`]).
+//!
+//! Whoever ends a turn waits for this before it answers: after the answer to an ack
+//! or a publish the next message is there to be received. If it fails nobody is told:
+//! what they did is committed, and the sweep passes the turn on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Batcher;
+use super::due::DueSchedule;
+use super::events::Events;
+use super::receivers::Receivers;
+use super::requests::{Passing, TURNS};
+use crate::domain::{DeadReason, Event};
+use crate::store::{Promoted, Store, Turn};
+
+/// Joins the turns that are to be passed on at the same moment.
+#[derive(Debug)]
+pub(super) struct Turns {
+    batcher: Batcher<Passing, ()>,
+    told: Told,
+}
+
+/// Who hears of messages whose turn has come.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) receivers: Arc<Receivers>,
+    pub(super) due: Arc<DueSchedule>,
+    pub(super) events: Arc<Events>,
+}
+
+impl Turns {
+    pub(super) fn start(
+        store: &Store,
+        told: Told,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (store, telling) = (store.clone(), told.clone());
+        let batcher = Batcher::start(tracker, stop, TURNS, move |items: Arc<Vec<Passing>>| {
+            let (store, told) = (store.clone(), telling.clone());
+            async move {
+                let all: Vec<Turn> = items.iter().flat_map(|some| some.0.clone()).collect();
+                told.tell(store.next_turns(&all).await?);
+                Ok(vec![(); items.len()])
+            }
+        });
+        Self { batcher, told }
+    }
+
+    /// Passes turns on, if there are any.
+    pub(super) async fn pass(&self, turns: Vec<Turn>) {
+        if !turns.is_empty()
+            && let Err(error) = Box::pin(self.batcher.call(Passing(turns))).await
+        {
+            tracing::warn!(%error, "turns are left to the sweep");
+        }
+    }
+
+    /// Tells what a sweep came to.
+    pub(super) fn tell(&self, promoted: Promoted) {
+        self.told.tell(promoted);
+    }
+}
+
+impl Told {
+    fn tell(&self, promoted: Promoted) {
+        for (queue_id, wakes_in_ms) in promoted.parked {
+            let wait = Duration::from_millis(u64::try_from(wakes_in_ms).unwrap_or(0));
+            self.due.note(queue_id, wait);
+        }
+        let mut dead: HashMap<i64, Vec<i64>> = HashMap::new();
+        for (queue_id, message_id) in promoted.dead {
+            dead.entry(queue_id).or_default().push(message_id);
+        }
+        for (queue_id, message_ids) in dead {
+            let event = Event::dead_lettered(DeadReason::KeyBlocked.as_str(), &message_ids);
+            self.events.add(queue_id, event);
+        }
+        for queue_id in promoted.ready {
+            self.receivers.ready(queue_id);
+        }
+    }
+}
