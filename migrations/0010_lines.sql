@@ -36,8 +36,13 @@ CREATE TABLE postrider.lined_up (
     autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 20000,
     autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false
 );
-CREATE INDEX lined_up_by_message ON postrider.lined_up (queue_id, message_id);
-CREATE INDEX lined_up_by_expiry ON postrider.lined_up (queue_id, expires_at);
+-- Always true, and implied only by conditions on these columns: so that a plan made
+-- while the table is small does not look for a key through its whole queue (see
+-- 0005_parked_by_wake.sql).
+CREATE INDEX lined_up_by_message ON postrider.lined_up (queue_id, message_id)
+    WHERE message_id IS NOT NULL;
+CREATE INDEX lined_up_by_expiry ON postrider.lined_up (queue_id, expires_at)
+    WHERE expires_at IS NOT NULL;
 COMMENT ON TABLE postrider.lined_up IS 'Messages that wait for their key''s turn, and those that have it: a key''s line.';
 COMMENT ON COLUMN postrider.lined_up.queue_id IS 'The queue.';
 COMMENT ON COLUMN postrider.lined_up.key IS 'The message''s key.';
@@ -380,7 +385,7 @@ BEGIN
             FROM postrider.lined_up
             WHERE lined_up.queue_id = of_queue AND lined_up.key = i.key
               AND lined_up.position >= turn.floor
-              AND NOT lined_up.is_out AND lined_up.expires_at > now()
+              AND NOT lined_up.is_out AND (lined_up.expires_at > now()) IS TRUE
             ORDER BY lined_up.position
             LIMIT share
         ) AS next

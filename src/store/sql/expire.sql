@@ -65,4 +65,4 @@ SELECT queues.id, true
 FROM postrider.queues
 CROSS JOIN LATERAL (
     SELECT FROM postrider.turns WHERE turns.queue_id = queues.id LIMIT 1
-) AS some
+) AS any_key

@@ -2,6 +2,11 @@
 //! message goes, and what is left when a gateway ends in the middle.
 
 mod basics;
+mod blocked;
+mod fair;
+mod races;
+mod ways;
+mod workload;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};

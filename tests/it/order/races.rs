@@ -1,0 +1,250 @@
+//! What happens at the same moment, and what nobody is left to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, Row as _};
+
+use super::{ack, ack_next, bodies, ordered, publish_all, receive_now};
+use crate::store::{execute, message_id, number, queue_id};
+use crate::support::{App, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_ends_between_an_ack_and_the_turn_leaves_nobody_waiting() {
+    let app = App::start().await;
+    app.queue("q", ordered()).await;
+    publish_all(&app, "q", "a", &[1, 2]).await;
+    publish_all(&app, "q", "b", &[11]).await;
+    app.receive("q", json!({"max_messages": 2})).await;
+    // What an ack's statement does, and nobody passes the turn on.
+    execute(&app.database, "DELETE FROM postrider.parked").await;
+    ack_next(&app, "q", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_ends_between_a_publish_and_the_turn_leaves_nobody_waiting() {
+    let app = App::start().await;
+    app.queue("q", ordered()).await;
+    let id = queue_id(&app.database, "q").await;
+    for statement in [
+        "INSERT INTO postrider.messages (id, body, key)
+         VALUES (nextval('postrider.message_ids'), '1', 'a')"
+            .to_owned(),
+        format!("INSERT INTO postrider.turns (queue_id, key) VALUES ({id}, 'a')"),
+        format!(
+            "INSERT INTO postrider.lined_up
+                (queue_id, key, position, message_id, wake_at, expires_at, priority)
+             SELECT {id}, key, id, id, now(), now() + interval '1 day', 0
+             FROM postrider.messages"
+        ),
+    ] {
+        execute(&app.database, statement).await;
+    }
+    ack_next(&app, "q", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
+    let app = Arc::new(App::start().await);
+    app.queue("q", ordered()).await;
+    publish_all(&app, "q", "a", &[0]).await;
+    let id = queue_id(&app.database, "q").await;
+    // A publish that has drawn its id and is not committed yet.
+    let mut connection = app.database.connect().await;
+    let mut slow = connection.begin().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "INSERT INTO postrider.turns (queue_id, key) VALUES ({id}, 'a')
+            ON CONFLICT (queue_id, key) DO UPDATE SET floor = excluded.floor WHERE false;
+         INSERT INTO postrider.messages (id, body, key)
+            VALUES (nextval('postrider.message_ids'), '1', 'a');
+         INSERT INTO postrider.lined_up
+            (queue_id, key, position, message_id, wake_at, expires_at, priority)
+         SELECT {id}, 'a', last_value, last_value, now(), now() + interval '1 day', 0
+         FROM postrider.message_ids"
+    )))
+    .execute(&mut *slow)
+    .await
+    .unwrap();
+    let publishing = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.publish("q", json!({"body": 2, "key": "a"})).await }
+    });
+    eventually("the other publish waits for the key", async || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        number(&app.database, waiting).await > 0
+    })
+    .await;
+    // Other keys do not.
+    publish_all(&app, "q", "b", &[11]).await;
+    assert!(!publishing.is_finished());
+    slow.commit().await.unwrap();
+    publishing.await.unwrap();
+    let both = receive_now(&app, "q").await;
+    for message in &both {
+        ack(&app, "q", message).await;
+    }
+    assert_eq!(bodies(&both), [0, 11]);
+    ack_next(&app, "q", 1).await;
+    ack_next(&app, "q", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_and_an_ack_at_the_same_moment_leave_nobody_waiting() {
+    let app = Arc::new(App::start().await);
+    let other = Arc::new(app.another().await);
+    app.queue("q", ordered()).await;
+    for round in 0..60 {
+        let key = format!("k{round}");
+        publish_all(&app, "q", &key, &[1]).await;
+        let first = app.receive_one("q").await;
+        let (publishing, acking) = (Arc::clone(&app), Arc::clone(&other));
+        let next = json!({"body": 2, "key": key});
+        tokio::join!(
+            async move { publishing.publish("q", next).await },
+            async move { ack(&acking, "q", &first).await },
+        );
+        // At once: not by the sweep.
+        let messages = receive_now(&app, "q").await;
+        assert_eq!(bodies(&messages), [2], "round {round}");
+        ack(&app, "q", &messages[0]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_switch_waits_for_publishes_that_are_under_way() {
+    let app = Arc::new(App::start().await);
+    app.queue("q", json!({})).await;
+    let id = queue_id(&app.database, "q").await;
+    let mut connection = app.database.connect().await;
+    let mut slow = connection.begin().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "INSERT INTO postrider.ready (queue_id, priority, position, message_id, expires_at)
+         VALUES ({id}, 0, 1, 1, now() + interval '1 day')"
+    )))
+    .execute(&mut *slow)
+    .await
+    .unwrap();
+    let switching = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.patch("/v1/queues/q", json!({"ordered": true})).await }
+    });
+    eventually("the switch waits", async || {
+        let waiting = "SELECT count(*) FROM pg_locks
+            WHERE NOT granted AND mode = 'ShareLock' AND relation = 'postrider.ready'::regclass";
+        switching.is_finished() || number(&app.database, waiting).await > 0
+    })
+    .await;
+    slow.commit().await.unwrap();
+    let answer = switching.await.unwrap();
+    assert!(
+        matches!(answer.status.as_u16(), 409 | 503),
+        "{}",
+        answer.text
+    );
+    app.patch("/v1/queues/q", json!({"ordered": true}))
+        .await
+        .expect_problem(409, "queue-not-empty");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_race_with_the_switch_and_no_message_is_out_of_line() {
+    let app = Arc::new(App::start().await);
+    let other = Arc::new(app.another().await);
+    app.queue("q", json!({})).await;
+    other.publish("q", json!({"body": 0, "key": "a"})).await;
+    app.post("/v1/queues/q/purge", "{}").await;
+    let publishing = tokio::spawn({
+        let other = Arc::clone(&other);
+        async move {
+            for body in 1..=100 {
+                other.publish("q", json!({"body": body, "key": "a"})).await;
+            }
+        }
+    });
+    loop {
+        let answer = app.patch("/v1/queues/q", json!({"ordered": true})).await;
+        if answer.status == StatusCode::OK {
+            break;
+        }
+        app.post("/v1/queues/q/purge", "{}").await;
+    }
+    publishing.await.unwrap();
+    let mut last = 0;
+    loop {
+        let messages = receive_now(&app, "q").await;
+        assert!(messages.len() <= 1, "{:?}", bodies(&messages));
+        let Some(message) = messages.first() else {
+            break;
+        };
+        let id = message_id(message["id"].as_str().unwrap());
+        assert!(last < id);
+        last = id;
+        ack(&app, "q", message).await;
+    }
+    assert_eq!(app.counts("q").await["ready"], 0);
+}
+
+/// How many pages passing a key's turn on reads.
+async fn pages_of_a_turn(app: &App, queue_id: i64) -> i64 {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+         SELECT * FROM postrider.next_turn(ARRAY[{queue_id}::bigint], ARRAY['a'],
+            ARRAY[NULL::bigint], 1000)"
+    )))
+    .fetch_one(&mut app.database.connect().await)
+    .await
+    .unwrap();
+    let plan: Value = rows.get(0);
+    plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_snapshot_does_not_make_turns_slow() {
+    let app = App::start().await;
+    app.queue("q", ordered()).await;
+    let id = queue_id(&app.database, "q").await;
+    let mut holder = app.database.connect().await;
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM postrider.queues")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    execute(
+        &app.database,
+        format!("INSERT INTO postrider.turns (queue_id, key) VALUES ({id}, 'a')"),
+    )
+    .await;
+    execute(
+        &app.database,
+        format!(
+            "INSERT INTO postrider.lined_up
+                (queue_id, key, position, message_id, wake_at, expires_at, priority)
+             SELECT {id}, 'a', n, n, now(), now() + interval '1 day', 0
+             FROM generate_series(1, 8000) AS n"
+        ),
+    )
+    .await;
+    let pass = async |turns: usize| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "DO $$ BEGIN FOR n IN 1..{turns} LOOP
+                PERFORM postrider.next_turn(ARRAY[{id}::bigint], ARRAY['a'],
+                    ARRAY[NULL::bigint], 1000);
+                DELETE FROM postrider.ready WHERE queue_id = {id};
+                COMMIT;
+             END LOOP; END $$"
+        )))
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    };
+    pass(6000).await;
+    // Longer than a floor stays where it is.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    pass(300).await;
+    let pages = pages_of_a_turn(&app, id).await;
+    assert!(pages < 1500, "{pages} pages");
+    execute(&app.database, "UPDATE postrider.turns SET floor = 0").await;
+    let without = pages_of_a_turn(&app, id).await;
+    assert!(without > 3000, "{without} pages: the test is worth nothing");
+}
