@@ -18,26 +18,28 @@ use super::{Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
     Error, Fate, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult,
-    PushRecord, Queue, Receiver, Redriven, Settle, Settled, Store, SweptTo, TopicsFed, Turn,
-    Unblocked,
+    PushRecord, Queue, Receiver, Settle, Settled, Store, TopicsFed,
 };
 
 /// The hot paths of one gateway.
 #[derive(Debug)]
 pub struct Broker {
-    store: Store,
+    pub(super) store: Store,
     publishes: Batcher<Publish, PublishResult>,
+    /// Those that may have to wait for the lock of a key: the others do not wait
+    /// with them.
+    lined_publishes: Batcher<Publish, PublishResult>,
     topic_publishes: Batcher<PublishTopic, PublishTopicResult>,
     acks: Batcher<Acks, Vec<Settled>>,
     settles: Batcher<Settles, Vec<Settled>>,
     extends: Batcher<Extends, Vec<Result<DateTime<Utc>, Fate>>>,
     replies: Replies,
-    receivers: Arc<Receivers>,
-    due: Arc<DueSchedule>,
+    pub(super) receivers: Arc<Receivers>,
+    pub(super) due: Arc<DueSchedule>,
     hints: Arc<Hints>,
     events: Arc<Events>,
     pushes: Batcher<PushRecord, ()>,
-    turns: Arc<Turns>,
+    pub(super) turns: Arc<Turns>,
     webhooks_changed: Notify,
 }
 
@@ -72,7 +74,8 @@ impl Broker {
         };
         let turns = Arc::new(Turns::start(store, told, tracker, stop));
         let (publish_events, topic_events) = (Arc::clone(&events), Arc::clone(&events));
-        let (publish_turns, topic_turns) = (Arc::clone(&turns), Arc::clone(&turns));
+        let (lined_turns, topic_turns) = (Arc::clone(&turns), Arc::clone(&turns));
+        let (lined_store, lined_events) = (store.clone(), Arc::clone(&events));
         let publish_store = store.clone();
         let topic_store = store.clone();
         let (feeding, fed_later) = (Arc::clone(&receivers), Arc::clone(&due));
@@ -84,14 +87,21 @@ impl Broker {
             store: store.clone(),
             publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
                 let store = publish_store.clone();
-                let (events, turns) = (Arc::clone(&publish_events), Arc::clone(&publish_turns));
+                let events = Arc::clone(&publish_events);
                 async move {
                     let (results, overflowed) = store.publish(&items).await?;
                     tell_of(&overflowed, &events);
-                    if items.iter().any(|item| item.queue.has_lines()) {
-                        let dropped = overflowed.iter().flat_map(Overflowed::turns);
-                        turns.pass(dropped.collect()).await;
-                    }
+                    Ok(results)
+                }
+            }),
+            lined_publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
+                let store = lined_store.clone();
+                let (events, turns) = (Arc::clone(&lined_events), Arc::clone(&lined_turns));
+                async move {
+                    let (results, overflowed) = store.publish(&items).await?;
+                    tell_of(&overflowed, &events);
+                    let dropped = overflowed.iter().flat_map(Overflowed::turns);
+                    turns.pass(dropped.collect()).await;
                     Ok(results)
                 }
             }),
@@ -180,6 +190,7 @@ impl Broker {
     fn count_waits(&self) {
         let metrics = self.store.metrics();
         self.publishes.count_waits(&metrics.publish.wait);
+        self.lined_publishes.count_waits(&metrics.publish.wait);
         self.topic_publishes
             .count_waits(&metrics.publish_topic.wait);
         self.acks.count_waits(&metrics.ack.wait);
@@ -240,7 +251,7 @@ impl Broker {
     pub async fn publish(&self, request: Publish) -> Result<PublishResult, Error> {
         let queue_id = request.queue.id;
         let result = if request.lines_up() {
-            let result = self.publishes.call(request.clone()).await?;
+            let result = self.lined_publishes.call(request.clone()).await?;
             if let Ok(published) = &result {
                 self.turns.pass(request.turns(published)).await;
             }
@@ -359,70 +370,6 @@ impl Broker {
             }
         }
         Ok(results)
-    }
-
-    /// Passes the turns of a queue's keys on, where they may have ended.
-    pub async fn pass(&self, turns: Vec<Turn>, queue: &Queue) {
-        if queue.has_lines() {
-            self.turns.pass(turns).await;
-        }
-    }
-
-    /// Lets keys of a queue flow again.
-    ///
-    /// # Errors
-    /// Any.
-    pub async fn unblock(&self, queue: &Queue, keys: &[String]) -> Result<Vec<Unblocked>, Error> {
-        let done = self.store.unblock(queue.id, keys).await?;
-        if done.iter().any(|key| key.woken) {
-            self.due.note(queue.id, Duration::ZERO);
-        }
-        let turns = keys.iter().map(|key| Turn::key(queue.id, key));
-        self.pass(turns.collect(), queue).await;
-        Ok(done)
-    }
-
-    /// Passes turns on that nobody has, in one queue.
-    ///
-    /// # Errors
-    /// Any; some may have been passed on.
-    pub async fn sweep(&self, queue: &Queue) -> Result<(), Error> {
-        if queue.has_lines() {
-            self.sweep_from(Some(queue.id)).await?;
-        }
-        Ok(())
-    }
-
-    /// The same in all queues.
-    ///
-    /// # Errors
-    /// Any; some may have been passed on.
-    pub async fn sweep_all(&self) -> Result<(), Error> {
-        self.sweep_from(None).await
-    }
-
-    async fn sweep_from(&self, queue_id: Option<i64>) -> Result<(), Error> {
-        let mut from: SweptTo = (queue_id.unwrap_or(0), String::new());
-        loop {
-            let (promoted, swept_to) = self.store.sweep_turns(&from, queue_id).await?;
-            self.turns.tell(promoted);
-            match swept_to {
-                Some(to) => from = to,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Dead letters were put back into a queue.
-    pub async fn redriven(&self, queue_id: i64, messages: &[Redriven]) {
-        let turns = messages.iter().filter_map(|message| message.turn(queue_id));
-        self.turns.pass(turns.collect()).await;
-        for message in messages.iter().filter(|message| message.lined_up.is_none()) {
-            match u64::try_from(message.delay_ms) {
-                Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
-                _ => self.receivers.ready(queue_id),
-            }
-        }
     }
 
     /// Leases of a queue ended otherwise than by a settle: if it bounds them,

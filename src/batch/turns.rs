@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Batcher;
 use super::due::DueSchedule;
 use super::events::Events;
 use super::receivers::Receivers;
 use super::requests::{Passing, TURNS};
+use super::{Batcher, Broker};
 use crate::domain::{DeadReason, Event};
-use crate::store::{Promoted, Store, Turn};
+use crate::store::{Error, Promoted, Queue, Redriven, Store, SweptTo, Turn, Unblocked};
 
 /// Joins the turns that are to be passed on at the same moment.
 #[derive(Debug)]
@@ -85,6 +85,72 @@ impl Told {
         }
         for queue_id in promoted.ready {
             self.receivers.ready(queue_id);
+        }
+    }
+}
+
+impl Broker {
+    /// Passes the turns of a queue's keys on, where they may have ended.
+    pub async fn pass(&self, turns: Vec<Turn>, queue: &Queue) {
+        if queue.has_lines() {
+            self.turns.pass(turns).await;
+        }
+    }
+
+    /// Lets keys of a queue flow again.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn unblock(&self, queue: &Queue, keys: &[String]) -> Result<Vec<Unblocked>, Error> {
+        let done = self.store.unblock(queue.id, keys).await?;
+        if done.iter().any(|key| key.woken) {
+            self.due.note(queue.id, Duration::ZERO);
+        }
+        let turns = keys.iter().map(|key| Turn::key(queue.id, key));
+        self.pass(turns.collect(), queue).await;
+        Ok(done)
+    }
+
+    /// Passes turns on that nobody has, in one queue.
+    ///
+    /// # Errors
+    /// Any; some may have been passed on.
+    pub async fn sweep(&self, queue: &Queue) -> Result<(), Error> {
+        if queue.has_lines() {
+            self.sweep_from(Some(queue.id)).await?;
+        }
+        Ok(())
+    }
+
+    /// The same in all queues.
+    ///
+    /// # Errors
+    /// Any; some may have been passed on.
+    pub async fn sweep_all(&self) -> Result<(), Error> {
+        self.sweep_from(None).await
+    }
+
+    async fn sweep_from(&self, queue_id: Option<i64>) -> Result<(), Error> {
+        let mut from: SweptTo = (queue_id.unwrap_or(0), String::new());
+        loop {
+            let (promoted, swept_to) = self.store.sweep_turns(&from, queue_id).await?;
+            self.turns.tell(promoted);
+            match swept_to {
+                Some(to) => from = to,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Dead letters were put back into a queue.
+    pub async fn redriven(&self, queue_id: i64, messages: &[Redriven]) {
+        let turns = messages.iter().filter_map(|message| message.turn(queue_id));
+        self.turns.pass(turns.collect()).await;
+        for message in messages.iter().filter(|message| message.lined_up.is_none()) {
+            match u64::try_from(message.delay_ms) {
+                Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
+                _ => self.receivers.ready(queue_id),
+            }
         }
     }
 }

@@ -58,6 +58,7 @@ mod due;
 mod envelope;
 mod error;
 mod executor;
+mod fair;
 mod gateways;
 mod keys;
 mod maintenance;
@@ -68,6 +69,7 @@ mod pool;
 mod publish;
 mod publish_topic;
 mod purge;
+mod queue_cache;
 mod queues;
 mod replies;
 mod settle;
@@ -182,7 +184,7 @@ pub struct Store {
     hot: Pool,
     probe: Arc<watch::Probe>,
     storage: Arc<storage::Observed>,
-    queues: Arc<queues::Cache>,
+    queues: Arc<queue_cache::Cache>,
     topologies: Arc<topology::Cache>,
     watermarks: Arc<watermark::Watermarks>,
     keys_version: Arc<keys::KeysVersion>,

@@ -48,6 +48,7 @@ async fn a_gateway_that_ends_between_a_publish_and_the_turn_leaves_nobody_waitin
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
     let app = Arc::new(App::start().await);
+    let other = app.another().await;
     app.queue("q", ordered()).await;
     publish_all(&app, "q", "a", &[0]).await;
     let id = queue_id(&app.database, "q").await;
@@ -77,7 +78,7 @@ async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
     })
     .await;
     // Other keys do not.
-    publish_all(&app, "q", "b", &[11]).await;
+    publish_all(&other, "q", "b", &[11]).await;
     assert!(!publishing.is_finished());
     slow.commit().await.unwrap();
     publishing.await.unwrap();
@@ -188,16 +189,22 @@ async fn publishes_race_with_the_switch_and_no_message_is_out_of_line() {
 
 /// How many pages passing a key's turn on reads.
 async fn pages_of_a_turn(app: &App, queue_id: i64) -> i64 {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
-         SELECT * FROM postrider.next_turn(ARRAY[{queue_id}::bigint], ARRAY['a'],
-            ARRAY[NULL::bigint], 1000)"
-    )))
-    .fetch_one(&mut app.database.connect().await)
-    .await
-    .unwrap();
-    let plan: Value = rows.get(0);
-    plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap()
+    let mut connection = app.database.connect().await;
+    let mut pages = 0;
+    // The first time a session also reads what the catalog says.
+    for _ in 0..2 {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+             SELECT * FROM postrider.next_turn(ARRAY[{queue_id}::bigint], ARRAY['a'],
+                ARRAY[NULL::bigint], 1000)"
+        )))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        let plan: Value = row.get(0);
+        pages = plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap();
+    }
+    pages
 }
 
 #[tokio::test(flavor = "multi_thread")]
