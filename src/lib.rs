@@ -18,6 +18,9 @@
 //! - A **disposition** is what becomes of a message after a failed attempt: back
 //!   to the queue at some time, or to the **dead letters**, from which a
 //!   **redrive** brings it back.
+//! - A **key** says which messages belong together. In an ordered queue, and for
+//!   fair messages, those of one key stand in a **line** and have their **turn** one
+//!   after the other ([`store::Turn`]).
 //! - A **webhook** is a consumer that the gateways run: it pushes the messages of
 //!   its queue to a URL. Its **lane** is the right to do so, which one gateway at
 //!   a time owns ([`store::Lane`]), so that its limits hold over all gateways. Its
@@ -40,6 +43,9 @@
 //!    which never moves, and a narrow one in `ready`, or in `parked` if the
 //!    message has to wait. Postgres has committed and flushed when the producer
 //!    gets its 201.
+//!    In an ordered queue, and if it is fair, a message with a key goes to the end
+//!    of its key's line in `lined_up` instead, until [`store::Store::next_turns`]
+//!    lets it out (`publish_lined.sql`, `next_turn.sql`).
 //!    A publish to a topic first finds its way: [`store::Topology::route`] asks
 //!    every subscription's [filter](domain::Filter). Then
 //!    [`store::Store::publish_topic`] stores the wide row once and a narrow one

@@ -28,6 +28,9 @@
 //! the copies live apart. If the topic retains its messages, a row in `stream`
 //! says where the message stands in commit order ([`stream`]).
 //!
+//! In ordered and fair queues messages with a key wait in `lined_up` before they are
+//! ready, until their key's turn comes ([`turns`]).
+//!
 //! # Watermarks
 //!
 //! Deleted rows stay in the index until they can be vacuumed, which a snapshot

@@ -13,6 +13,7 @@ fn defaults() -> Value {
         "backoff": {"initial_seconds": 5, "multiplier": 2.0, "max_seconds": 3600, "jitter": 0.2},
         "message_ttl_seconds": 345_600, "delay_seconds": 0, "max_ready": null,
         "overflow": "reject", "max_in_flight": null, "rate_limit": null,
+        "ordered": false, "on_blocked": "wait", "fair": false,
         "max_message_bytes": 1_048_576, "dedup_window_seconds": 86_400,
         "dead_letter": {
             "enabled": true, "keep_expired": false, "retention_seconds": 1_209_600,
@@ -28,6 +29,7 @@ fn others() -> Value {
         "backoff": {"initial_seconds": 0.25, "multiplier": 1.5, "max_seconds": 7, "jitter": 0.0},
         "message_ttl_seconds": 60, "delay_seconds": 1.125, "max_ready": 10,
         "overflow": "drop_oldest", "max_in_flight": 7,
+        "ordered": true, "on_blocked": "dead_letter_key", "fair": false,
         "rate_limit": {"publish_per_second": 0.5, "receive_per_second": 1e6, "burst": 3},
         "max_message_bytes": 8_388_608, "dedup_window_seconds": 604_800,
         "dead_letter": {

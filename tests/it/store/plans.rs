@@ -79,7 +79,7 @@ async fn plan(connection: &mut PgConnection, name: &str, planned: Planned) -> St
 fn reads_all(plan: &str) -> bool {
     let lines: Vec<&str> = plan.lines().collect();
     lines.iter().enumerate().any(|(at, line)| {
-        let hot = ["ready", "parked", "messages"]
+        let hot = ["ready", "parked", "messages", "lined_up", "turns"]
             .iter()
             .any(|table| line.contains(&format!(" on {table}")));
         let mut details = lines[at + 1..].iter().take_while(|l| !l.contains("->"));
@@ -156,6 +156,18 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
         ("queue_numbers", &["using parked_by_wake on parked"]),
         ("next_due", &["using parked_by_wake on parked"]),
         ("due_floors", &["using parked_by_wake on parked"]),
+        ("publish_lined", &[]),
+        ("publish_topic_lined", &[]),
+        ("sweep_turns", &["using lined_up_pkey on lined_up"]),
+        ("move_lined_up", &["using lined_up_by_message on lined_up"]),
+        (
+            "browse_lined_up",
+            &["using lined_up_by_message on lined_up"],
+        ),
+        ("purge_lined_up", &["using lined_up_by_message on lined_up"]),
+        ("expire_lined_up", &["using lined_up_by_expiry on lined_up"]),
+        ("blocked_keys", &["using lined_up_pkey on lined_up"]),
+        ("unblock", &["using lined_up_pkey on lined_up"]),
     ] {
         let plan = plan(connection, name, planned).await;
         assert!(
@@ -226,6 +238,16 @@ async fn hot_statements_use_their_indexes_whatever_the_statistics_say() {
                  SELECT 1000 + n % 3, n, now() + interval '1 hour', now() + interval '1 day', 0
                  FROM generate_series({from}, {to}) AS n WHERE n % 4 = 0"
             ),
+            format!(
+                "INSERT INTO postrider.lined_up
+                    (queue_id, key, position, message_id, wake_at, expires_at, priority)
+                 SELECT 1000 + n % 3, n % 7, n, n, now(), now() + interval '1 day', 0
+                 FROM generate_series({from}, {to}) AS n"
+            ),
+            "INSERT INTO postrider.turns (queue_id, key)
+             SELECT DISTINCT queue_id, key FROM postrider.lined_up
+             ON CONFLICT DO NOTHING"
+                .to_owned(),
         ] {
             execute(&database, filling).await;
         }

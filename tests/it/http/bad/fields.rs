@@ -65,6 +65,7 @@ fn numbers_and_texts() -> Vec<(Value, String)> {
         );
     }
     wrong("headers", json!([headers(65), "a: b", [["a", "b"]]]));
+    wrong("fair", json!(["true", 1, []]));
     cases
 }
 
@@ -208,6 +209,7 @@ fn others() -> Vec<Row> {
     let receipts = |count: usize| json!(vec!["r"; count]);
     let [receive, ack, nack, extend] =
         ["receive", "ack", "nack", "extend"].map(|verb| format!("/v1/queues/orders/{verb}"));
+    let unblock = "/v1/queues/orders/unblock";
     let redrive = "/v1/queues/orders/dead-letters/redrive";
     let mut cases: Vec<(&str, Value, &str)> = Vec::new();
     for n in [json!(-1), json!(0), json!(1001), json!(1.5), json!(1e300)] {
@@ -252,6 +254,12 @@ fn others() -> Vec<Row> {
             json!({"filter": {}, "per_second": n}),
             "/per_second",
         ));
+    }
+    for count in [0, 1001] {
+        cases.push((unblock, json!({"keys": receipts(count)}), "/keys"));
+    }
+    for key in ["", "a\u{0}b", "a\nb", &"x".repeat(257)] {
+        cases.push((unblock, json!({"keys": ["k", key]}), "/keys/1"));
     }
     cases.push((redrive, json!({}), ""));
     cases.push((redrive, json!({"ids": ["i"], "filter": {}}), "/filter"));

@@ -27,6 +27,8 @@ const METHODS: [(&str, &str, &str); 14] = [
     ("GET", "/v1/queues/orders/receive", "POST"),
     ("GET", "/v1/queues/orders/ack", "POST"),
     ("GET", "/v1/queues/orders/purge", "POST"),
+    ("GET", "/v1/queues/orders/unblock", "POST"),
+    ("POST", "/v1/queues/orders/blocked-keys", "GET,HEAD"),
     ("POST", "/v1/queues/orders/dead-letters", "GET,HEAD"),
     ("POST", "/livez", "GET,HEAD"),
     ("POST", "/readyz", "GET,HEAD"),
@@ -86,12 +88,14 @@ fn unknown() -> Vec<Row> {
 }
 
 /// Every operation below a queue, with a body that it would take.
-const OPERATIONS: [(&str, &str, &str); 22] = [
+const OPERATIONS: [(&str, &str, &str); 24] = [
     ("GET", "", ""),
     ("PUT", "", "{}"),
     ("PATCH", "", "{}"),
     ("DELETE", "", ""),
     ("POST", "/purge", "{}"),
+    ("GET", "/blocked-keys", ""),
+    ("POST", "/unblock", r#"{"keys": ["k"]}"#),
     ("GET", "/messages", ""),
     ("POST", "/messages", r#"{"body": 1}"#),
     ("GET", "/messages/msg_0000000000001", ""),
@@ -112,8 +116,11 @@ const OPERATIONS: [(&str, &str, &str); 22] = [
 ];
 
 /// Queries of lists that mean nothing.
-const LISTS: [(&str, &str); 22] = [
+const LISTS: [(&str, &str); 25] = [
     ("/v1/queues?wait_secs=5", "invalid-query"),
+    ("/v1/queues/orders/blocked-keys?limit=0", "invalid-query"),
+    ("/v1/queues/orders/blocked-keys?limit=1001", "invalid-query"),
+    ("/v1/queues/orders/blocked-keys?cursor=x", "invalid-cursor"),
     ("/v1/queues?limit=1&limit=2", "invalid-query"),
     ("/v1/queues?prefix=%00", "invalid-query"),
     ("/v1/queues?limit=", "invalid-query"),

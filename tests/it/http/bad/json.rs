@@ -8,7 +8,7 @@ use super::table::{Row, post, send};
 use crate::support::{Answer, App};
 
 /// Every operation that takes JSON, with something that it would accept.
-const OPERATIONS: [(&str, &str, &str); 10] = [
+const OPERATIONS: [(&str, &str, &str); 11] = [
     ("PUT", "/v1/queues/orders", r#"{"lease_seconds": 30}"#),
     ("PATCH", "/v1/queues/orders", r#"{"lease_seconds": 30}"#),
     (
@@ -16,6 +16,7 @@ const OPERATIONS: [(&str, &str, &str); 10] = [
         "/v1/queues/orders/purge",
         r#"{"dead_letters": false}"#,
     ),
+    ("POST", "/v1/queues/orders/unblock", r#"{"keys": ["k"]}"#),
     ("POST", MESSAGES, r#"{"body": 1}"#),
     (
         "POST",

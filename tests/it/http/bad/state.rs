@@ -11,6 +11,8 @@ const CALLS: [(&str, &str, &str); 29] = [
     ("PATCH", "", "{}"),
     ("DELETE", "", ""),
     ("POST", "/purge", "{}"),
+    ("GET", "/blocked-keys", ""),
+    ("POST", "/unblock", r#"{"keys": ["k"]}"#),
     ("POST", "/messages", r#"{"body": 1}"#),
     ("GET", "/messages", ""),
     ("GET", "/messages/msg_0000000000001", ""),
