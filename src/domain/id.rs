@@ -19,7 +19,7 @@ impl MessageId {
     }
 }
 
-/// The number that [`write`] wrote; `None` for anything else.
+/// The number that [`write()`] wrote; `None` for anything else.
 pub(super) fn number(digits: &str) -> Option<i64> {
     let digits = digits.as_bytes();
     if digits.len() != LENGTH {
