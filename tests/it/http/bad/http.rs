@@ -13,7 +13,7 @@ use super::table::{Row, raw, raw_cut_off, send};
 use crate::support::{App, Gateway};
 
 /// What a path takes: method that it does not, path, methods that it does.
-const METHODS: [(&str, &str, &str); 14] = [
+const METHODS: [(&str, &str, &str); 16] = [
     ("DELETE", "/v1/queues", "GET,HEAD"),
     ("POST", "/v1/queues/orders", "DELETE,GET,HEAD,PATCH,PUT"),
     ("BREW", "/v1/queues/orders", "DELETE,GET,HEAD,PATCH,PUT"),
