@@ -428,3 +428,271 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION postrider.is_empty_for_good IS 'Whether a queue has no messages, until this transaction ends.';
+
+-- Runs: several messages of one key under one lease token, to be settled in order.
+
+ALTER TABLE postrider.attempts
+    DROP CONSTRAINT outcome_is_known,
+    ADD CONSTRAINT outcome_is_known CHECK (
+        outcome IN ('nacked', 'rejected', 'lease-expired', 'returned')) NOT VALID;
+COMMENT ON COLUMN postrider.attempts.outcome IS 'nacked, rejected (dead-lettered by its consumer), lease-expired, or returned (an earlier message of its run failed: no attempt was used up).';
+
+-- Leases what stands in line behind messages that were leased just now
+-- (of_messages, under tokens), up to so many behind each (rooms), under the same
+-- token. Stops at the first that is delayed, has outlived its time or would follow a
+-- dead letter.
+CREATE FUNCTION postrider.follow(
+    of_queue bigint, of_messages bigint[], tokens bigint[], leases_ms bigint[], rooms bigint[])
+RETURNS TABLE (
+    message_id bigint, token bigint, attempt integer, priority smallint,
+    lease_expires_at timestamptz, straggler boolean, place bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    locked_keys text[];
+    heads bigint[];
+BEGIN
+    WITH wanted AS MATERIALIZED (
+        SELECT line.key, i.message_id
+        FROM unnest(of_messages) AS i (message_id)
+        CROSS JOIN LATERAL (
+            SELECT lined_up.key
+            FROM postrider.lined_up
+            WHERE lined_up.queue_id = of_queue AND lined_up.message_id = i.message_id
+              AND lined_up.is_out
+            LIMIT 1
+        ) AS line
+        ORDER BY line.key COLLATE "C"
+    ),
+    locked AS MATERIALIZED (
+        SELECT wanted.key, wanted.message_id
+        FROM wanted
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM postrider.turns
+            WHERE turns.queue_id = of_queue AND turns.key = wanted.key
+            FOR UPDATE OF turns
+        ) AS held
+    )
+    SELECT array_agg(locked.key), array_agg(locked.message_id)
+    INTO locked_keys, heads
+    FROM locked;
+    IF locked_keys IS NULL THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    WITH head AS MATERIALIZED (
+        SELECT h.key, i.token, i.lease_ms, i.room, turn.floor, hold.dead_at AS held_at
+        FROM unnest(locked_keys, heads) AS h (key, message_id)
+        JOIN unnest(of_messages, tokens, leases_ms, rooms)
+            AS i (message_id, token, lease_ms, room) ON i.message_id = h.message_id
+        CROSS JOIN LATERAL (
+            SELECT turns.floor
+            FROM postrider.turns
+            WHERE turns.queue_id = of_queue AND turns.key = h.key
+            LIMIT 1
+        ) AS turn
+        -- If it is still leased.
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM postrider.parked AS p
+            WHERE p.queue_id = of_queue AND p.message_id = h.message_id AND p.token = i.token
+            LIMIT 1
+        ) AS lease
+        LEFT JOIN LATERAL (
+            SELECT d.dead_at
+            FROM postrider.dead_letters AS d
+            WHERE d.queue_id = of_queue AND d.key COLLATE "C" = h.key AND d.holds
+            ORDER BY d.dead_at DESC
+            LIMIT 1
+        ) AS hold ON true
+    ),
+    next AS MATERIALIZED (
+        SELECT head.token, head.lease_ms, behind.tid
+        FROM head
+        CROSS JOIN LATERAL (
+            SELECT l.tid, bool_and(l.may) OVER (ORDER BY l.position) AS may
+            FROM (
+                SELECT
+                    lined_up.ctid AS tid, lined_up.position,
+                    lined_up.wake_at <= clock_timestamp()
+                        AND (lined_up.expires_at > now()) IS TRUE
+                        AND (head.held_at IS NULL OR lined_up.admitted_at > head.held_at)
+                            IS TRUE AS may
+                FROM postrider.lined_up
+                WHERE lined_up.queue_id = of_queue AND lined_up.key = head.key
+                  AND lined_up.position >= head.floor AND NOT lined_up.is_out
+                ORDER BY lined_up.position
+                LIMIT head.room
+            ) AS l
+        ) AS behind
+        WHERE behind.may
+    ),
+    gone_out AS (
+        UPDATE postrider.lined_up
+        SET is_out = true
+        FROM next
+        WHERE lined_up.ctid = next.tid AND NOT lined_up.is_out
+        RETURNING lined_up.*, next.token, next.lease_ms
+    ),
+    leased AS (
+        INSERT INTO postrider.parked
+            (queue_id, message_id, wake_at, token, leased_at, expires_at, attempts, priority,
+             own_ttl, straggler)
+        SELECT
+            g.queue_id, g.message_id, now() + g.lease_ms * interval '1 ms', g.token, now(),
+            g.expires_at, g.attempts + 1, g.priority, true, g.straggler
+        FROM gone_out AS g
+    ),
+    counted AS (
+        INSERT INTO postrider.tallies (queue_id, ready, leased, delivered)
+        SELECT of_queue, -count(*), count(*), count(*) FROM gone_out HAVING count(*) > 0
+    )
+    SELECT
+        g.message_id, g.token, g.attempts + 1, g.priority,
+        now() + g.lease_ms * interval '1 ms', g.straggler, g.position
+    FROM gone_out AS g;
+END;
+$$;
+COMMENT ON FUNCTION postrider.follow IS 'Leases what stands in line behind messages that were leased just now.';
+
+-- Leases of ordered queues are about to end otherwise than by an ack: what was
+-- leased behind them under the same token goes back to its line, and so do they
+-- themselves if something is unsettled in front of them. No attempt is used up.
+CREATE FUNCTION postrider.step_back(
+    of_queues bigint[], of_messages bigint[], tokens bigint[], must_be_due boolean[])
+RETURNS TABLE (queue_id bigint, message_id bigint, token bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    locked_queues bigint[];
+    locked_keys text[];
+    locked_tokens bigint[];
+    places bigint[];
+BEGIN
+    WITH wanted AS MATERIALIZED (
+        SELECT i.queue_id, line.key, i.token, min(line.position) AS position
+        FROM unnest(of_queues, of_messages, tokens, must_be_due)
+            AS i (queue_id, message_id, token, must_be_due)
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM postrider.parked AS p
+            WHERE p.queue_id = i.queue_id AND p.message_id = i.message_id AND p.token = i.token
+              AND (NOT i.must_be_due OR (p.wake_at <= now()) IS TRUE)
+            LIMIT 1
+        ) AS lease
+        CROSS JOIN LATERAL (
+            SELECT lined_up.key, lined_up.position
+            FROM postrider.lined_up
+            WHERE lined_up.queue_id = i.queue_id AND lined_up.message_id = i.message_id
+              AND lined_up.is_out
+            ORDER BY lined_up.message_id, lined_up.position DESC
+            LIMIT 1
+        ) AS line
+        GROUP BY i.queue_id, line.key, i.token
+        ORDER BY i.queue_id, line.key COLLATE "C"
+    ),
+    locked AS MATERIALIZED (
+        SELECT wanted.*
+        FROM wanted
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM postrider.turns
+            WHERE turns.queue_id = wanted.queue_id AND turns.key = wanted.key
+            FOR UPDATE OF turns
+        ) AS held
+    )
+    SELECT
+        array_agg(locked.queue_id), array_agg(locked.key), array_agg(locked.token),
+        array_agg(locked.position)
+    INTO locked_queues, locked_keys, locked_tokens, places
+    FROM locked;
+    IF locked_queues IS NULL THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    WITH line AS MATERIALIZED (
+        SELECT
+            i.*, turn.floor, coalesce(next.position, 9223372036854775807) AS end_at
+        FROM unnest(locked_queues, locked_keys, locked_tokens, places)
+            AS i (queue_id, key, token, position)
+        CROSS JOIN LATERAL (
+            SELECT turns.floor
+            FROM postrider.turns
+            WHERE turns.queue_id = i.queue_id AND turns.key = i.key
+            LIMIT 1
+        ) AS turn
+        LEFT JOIN LATERAL (
+            SELECT lined_up.position
+            FROM postrider.lined_up
+            WHERE lined_up.queue_id = i.queue_id AND lined_up.key = i.key
+              AND lined_up.position >= turn.floor AND NOT lined_up.is_out
+            ORDER BY lined_up.position
+            LIMIT 1
+        ) AS next ON true
+    ),
+    unsettled AS MATERIALIZED (
+        SELECT
+            line.queue_id, line.key, line.token, line.position AS from_place, o.*,
+            min(o.position) OVER (PARTITION BY line.queue_id, line.key, line.token) AS first_place
+        FROM line
+        CROSS JOIN LATERAL (
+            SELECT
+                lined_up.ctid AS tid, lined_up.message_id, lined_up.position, p.tid AS lease_tid,
+                p.token AS lease_token
+            FROM postrider.lined_up
+            CROSS JOIN LATERAL (
+                SELECT parked.ctid AS tid, parked.token
+                FROM postrider.parked
+                WHERE parked.queue_id = line.queue_id
+                  AND parked.message_id = lined_up.message_id
+                UNION ALL
+                SELECT NULL, 0
+                FROM postrider.ready AS r
+                WHERE r.queue_id = line.queue_id AND r.message_id = lined_up.message_id
+                  AND r.position <> r.message_id
+                LIMIT 1
+            ) AS p
+            WHERE lined_up.queue_id = line.queue_id AND lined_up.key = line.key
+              AND lined_up.position >= line.floor AND lined_up.position < line.end_at
+              AND lined_up.is_out
+        ) AS o
+    ),
+    back AS MATERIALIZED (
+        SELECT u.*
+        FROM unsettled AS u
+        WHERE u.lease_token = u.token
+          AND u.position >= u.from_place AND u.position > u.first_place
+        ORDER BY u.lease_tid
+    ),
+    ended AS (
+        DELETE FROM postrider.parked
+        USING back
+        WHERE parked.ctid = back.lease_tid AND parked.token = back.token
+        RETURNING
+            parked.queue_id, parked.message_id, parked.token, parked.attempts, parked.leased_at,
+            parked.straggler, back.tid
+    ),
+    in_line AS (
+        UPDATE postrider.lined_up
+        SET is_out = false, straggler = ended.straggler
+        FROM ended
+        WHERE lined_up.ctid = ended.tid
+    ),
+    remembered AS (
+        INSERT INTO postrider.attempts
+            (queue_id, message_id, token, attempt, leased_at, outcome, error)
+        SELECT
+            e.queue_id, e.message_id, e.token, e.attempts, e.leased_at, 'returned', NULL
+        FROM ended AS e
+    ),
+    counted AS (
+        INSERT INTO postrider.tallies (queue_id, ready, leased)
+        SELECT e.queue_id, count(*), -count(*) FROM ended AS e GROUP BY e.queue_id
+    )
+    SELECT e.queue_id, e.message_id, e.token FROM ended AS e;
+END;
+$$;
+COMMENT ON FUNCTION postrider.step_back IS 'Gives what was leased behind messages that fail back to its line; says which leases ended.';

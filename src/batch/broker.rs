@@ -11,9 +11,9 @@ use tokio_util::task::TaskTracker;
 
 use super::receivers::{Received, Receivers};
 use super::requests::{
-    ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TO_TOPICS,
+    ACKS, Acks, EXTENDS, Extends, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TO_TOPICS,
 };
-use super::turns::{Told, Turns};
+use super::turns::{Told, Turns, ordered_acks};
 use super::{Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
@@ -31,6 +31,8 @@ pub struct Broker {
     lined_publishes: Batcher<Publish, PublishResult>,
     topic_publishes: Batcher<PublishTopic, PublishTopicResult>,
     acks: Batcher<Acks, Vec<Settled>>,
+    /// Those of ordered queues.
+    pub(super) ordered_acks: Batcher<OrderedAcks, Vec<Settled>>,
     settles: Batcher<Settles, Vec<Settled>>,
     extends: Batcher<Extends, Vec<Result<DateTime<Utc>, Fate>>>,
     replies: Replies,
@@ -147,6 +149,7 @@ impl Broker {
                     Ok(split(results, items.iter().map(Acks::rows)))
                 }
             }),
+            ordered_acks: ordered_acks(store, tracker, stop),
             settles: Batcher::start(tracker, stop, SETTLES, move |items: Arc<Vec<Settles>>| {
                 let store = settle_store.clone();
                 async move {
@@ -194,6 +197,7 @@ impl Broker {
         self.topic_publishes
             .count_waits(&metrics.publish_topic.wait);
         self.acks.count_waits(&metrics.ack.wait);
+        self.ordered_acks.count_waits(&metrics.ack.wait);
         self.settles.count_waits(&metrics.settle.wait);
         self.extends.count_waits(&metrics.extend.wait);
         self.pushes.count_waits(&metrics.record_push.wait);
@@ -297,6 +301,18 @@ impl Broker {
         self.receivers.receive(queue_id, wish, wait).await
     }
 
+    /// Acks leases of a queue. Who does so calls [`Self::freed`] afterwards.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub async fn ack_in(&self, queue: &Queue, leases: Vec<Lease>) -> Result<Vec<Settled>, Error> {
+        if queue.settings.ordered {
+            self.ordered_acks.call(OrderedAcks(leases)).await
+        } else {
+            self.ack(leases).await
+        }
+    }
+
     /// Acks leases. Who does so calls [`Self::freed`] afterwards.
     ///
     /// # Errors
@@ -317,7 +333,8 @@ impl Broker {
             .iter()
             .map(|item| (item.lease.message_id, item.disposition))
             .collect();
-        let results = self.settles.call(Settles(items)).await?;
+        let returned = self.step_back(queue, &items).await?;
+        let mut results = self.settles.call(Settles(items)).await?;
         // Where leases are bounded, the end of each makes room.
         let mut any_ready = queue.settings.max_in_flight.is_some();
         let mut dead: HashMap<DeadReason, Vec<i64>> = HashMap::new();
@@ -339,6 +356,7 @@ impl Broker {
                 Disposition::Drop | Disposition::Expire => over.push(message_id),
             }
         }
+        returned.answer(&mut results);
         for (reason, ids) in dead {
             let event = Event::dead_lettered(reason.as_str(), &ids);
             self.events.add(queue.id, event);

@@ -15,16 +15,20 @@ use tokio_util::task::TaskTracker;
 use super::due::DueSchedule;
 use super::events::Events;
 use super::receivers::Receivers;
-use super::requests::{Passing, TURNS};
+use super::requests::{ACKS, OrderedAcks, Passing, TURNS};
 use super::{Batcher, Broker};
-use crate::domain::{DeadReason, Event};
-use crate::store::{Error, Promoted, Queue, Redriven, Store, SweptTo, Turn, Unblocked};
+use crate::domain::{DeadReason, Disposition, Event, Lease, Seconds};
+use crate::store::{
+    Delivery, Error, Fate, Promoted, Queue, Redriven, Settle, Settled, Store, SweptTo, Turn,
+    Unblocked,
+};
 
 /// Joins the turns that are to be passed on at the same moment.
 #[derive(Debug)]
 pub(super) struct Turns {
     batcher: Batcher<Passing, ()>,
     told: Told,
+    tracker: TaskTracker,
 }
 
 /// Who hears of messages whose turn has come.
@@ -51,7 +55,11 @@ impl Turns {
                 Ok(vec![(); items.len()])
             }
         });
-        Self { batcher, told }
+        Self {
+            batcher,
+            told,
+            tracker: tracker.clone(),
+        }
     }
 
     /// Passes turns on, if there are any.
@@ -89,7 +97,123 @@ impl Told {
     }
 }
 
+/// Starts the acks of ordered queues. Apart, since the others pay less.
+pub(super) fn ordered_acks(
+    store: &Store,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Batcher<OrderedAcks, Vec<Settled>> {
+    let store = store.clone();
+    Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<OrderedAcks>>| {
+        let store = store.clone();
+        async move {
+            let all: Vec<Lease> = items.iter().flat_map(|acks| acks.0.clone()).collect();
+            let mut results = store.ack_ordered(&all).await?.into_iter();
+            Ok(items
+                .iter()
+                .map(|acks| results.by_ref().take(acks.0.len()).collect())
+                .collect())
+        }
+    })
+}
+
+/// Leases that ended because something was unsettled in front of them: their places
+/// among those that are settled, and whether going back to the line was what was
+/// wanted.
+#[derive(Default)]
+pub(super) struct Returned(Vec<(usize, bool)>);
+
+impl Returned {
+    /// Puts in what is answered.
+    pub(super) fn answer(&self, results: &mut [Settled]) {
+        for (place, wanted) in &self.0 {
+            if let Some(result) = results.get_mut(*place) {
+                *result = if *wanted {
+                    Settled::Done
+                } else {
+                    Settled::Not(Fate::OutOfOrder)
+                };
+            }
+        }
+    }
+}
+
 impl Broker {
+    /// Before leases end otherwise than by an ack: those behind them go back to their
+    /// line.
+    pub(super) async fn step_back(
+        &self,
+        queue: &Queue,
+        items: &[Settle],
+    ) -> Result<Returned, Error> {
+        if !queue.settings.ordered {
+            return Ok(Returned::default());
+        }
+        let returned = self.store.step_back(items).await?;
+        let places = items
+            .iter()
+            .enumerate()
+            .filter(|(_, item)| returned.contains(&(item.lease.message_id, item.lease.token)));
+        Ok(Returned(
+            places
+                .map(|(place, item)| {
+                    let stays = matches!(
+                        item.disposition,
+                        Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release
+                    );
+                    (place, stays)
+                })
+                .collect(),
+        ))
+    }
+
+    /// Fills up what a receiver of an ordered queue got with what stands behind it in
+    /// line. If that fails it has what it has.
+    ///
+    /// In a task of its own: a receiver that goes away does not stop it half-way. What
+    /// it was to get is then leased until the lease's end.
+    pub async fn follow(
+        &self,
+        queue_id: i64,
+        deliveries: Vec<Delivery>,
+        most: u32,
+        lease: Seconds,
+    ) -> Vec<Delivery> {
+        let keyed = deliveries.iter().filter(|d| d.envelope.key.is_some());
+        let heads: Vec<Lease> = keyed.map(|delivery| delivery.lease).collect();
+        let room = (most as usize).saturating_sub(deliveries.len());
+        if heads.is_empty() || room == 0 {
+            return deliveries;
+        }
+        let store = self.store.clone();
+        let following = async move { store.follow(queue_id, &heads, room, lease).await };
+        let followers = match self.turns.tracker.spawn(following).await {
+            Ok(Ok(followers)) => followers,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "nothing follows");
+                return deliveries;
+            }
+            Err(_) => return deliveries,
+        };
+        self.due.note(queue_id, lease.to_duration());
+        let mut behind: HashMap<String, Vec<Delivery>> = HashMap::new();
+        for delivery in followers {
+            let key = delivery.envelope.key.clone().unwrap_or_default();
+            behind.entry(key).or_default().push(delivery);
+        }
+        let mut all = Vec::with_capacity(most as usize);
+        for delivery in deliveries {
+            let key = delivery.envelope.key.clone();
+            all.push(delivery);
+            all.extend(
+                key.and_then(|key| behind.remove(&key))
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        all
+    }
+
     /// Passes the turns of a queue's keys on, where they may have ended.
     pub async fn pass(&self, turns: Vec<Turn>, queue: &Queue) {
         if queue.has_lines() {

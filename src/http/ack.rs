@@ -23,7 +23,9 @@ pub(crate) struct AckRequest {
 /// Ack messages
 ///
 /// Done with these, for good. The same ack twice is fine twice; a receipt of an
-/// older lease is `lease-lost` and changes nothing. A lease that has run out may
+/// older lease is `lease-lost` and changes nothing. In an ordered queue messages of
+/// one key that were received together are acked in their order, or in one request;
+/// else it is `out-of-order`. A lease that has run out may
 /// still be acked while nobody else has had the message.
 ///
 /// With one receipt its failure is the answer's; with several the answer is 200
@@ -35,7 +37,7 @@ pub(crate) struct AckRequest {
     responses(
         (status = 200, description = "A result for each receipt, in order", body = Results),
         (status = 404, description = "`queue-not-found`, `receipt-not-found`"),
-        (status = 409, description = "`lease-lost`"),
+        (status = 409, description = "`lease-lost`, `out-of-order`"),
         (status = 413, description = "`body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
         (status = 422, description = "`invalid`, `receipt-malformed`"),
@@ -51,7 +53,7 @@ pub(crate) async fn ack(
     let mut receipts = Receipts::open(&gateway, &queue, &request.receipts)?;
     let leases = std::mem::take(&mut receipts.leases);
     let turns = queue.turns_of(leases.iter().map(|lease| lease.message_id));
-    let settled = gateway.broker.ack(leases).await?;
+    let settled = gateway.broker.ack_in(&queue, leases).await?;
     gateway.broker.freed(&queue);
     gateway.broker.pass(turns, &queue).await;
     receipts.answer(settled.into_iter().map(acked))

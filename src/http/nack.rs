@@ -34,7 +34,9 @@ pub(crate) struct NackRequest {
 /// Nack messages
 ///
 /// Gives messages back: each is ready again after `delay_seconds` or the queue's
-/// backoff, or a dead letter if its attempts are used up.
+/// backoff, or a dead letter if its attempts are used up. In an ordered queue those of
+/// its key that were received with it and come behind go back too: their receipts are
+/// lost, and no attempt is used up.
 #[utoipa::path(
     post, path = "/v1/queues/{queue}/nack", tag = "Messages",
     params(("queue" = String, Path, description = "Its name", example = "orders")),
@@ -42,7 +44,7 @@ pub(crate) struct NackRequest {
     responses(
         (status = 200, description = "A result for each receipt, in order", body = Results),
         (status = 404, description = "`queue-not-found`, `receipt-not-found`"),
-        (status = 409, description = "`lease-lost`, `lease-expired`"),
+        (status = 409, description = "`lease-lost`, `lease-expired`, `out-of-order`"),
         (status = 413, description = "`body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
         (status = 422, description = "`invalid`, `receipt-malformed`"),

@@ -263,11 +263,19 @@ pub(crate) async fn receive(
         (Wait::No, None)
     };
     let standing = gateway.limits.queues.receive(&queue)?;
-    // From here to the return nothing waits: a client that is still there when
-    // the leases arrive is sent them.
+    // From here to the return nothing waits (but in ordered queues, for what stands
+    // behind): a client that is still there when the leases arrive is sent them.
     let batch::Received { deliveries, waited } =
         gateway.broker.receive(queue.id, wish, wait).await?;
     drop(waiting);
+    let deliveries = if queue.has_runs() && (1..max_messages).contains(&len(&deliveries)) {
+        let following = gateway
+            .broker
+            .follow(queue.id, deliveries, wish.max_messages, wish.lease);
+        Box::pin(following).await
+    } else {
+        deliveries
+    };
     tell(&deliveries);
     let json = write(&deliveries, &gateway.receipts, &gateway.requests)
         .map_err(|_| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
@@ -279,4 +287,8 @@ pub(crate) async fn receive(
     }
     let quota = receive_quota(&queue.settings.rate_limit);
     Ok(described(response, quota, standing))
+}
+
+fn len(deliveries: &[Delivery]) -> i64 {
+    i64::try_from(deliveries.len()).unwrap_or(i64::MAX)
 }

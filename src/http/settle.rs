@@ -153,6 +153,16 @@ pub(crate) fn lease_lost() -> Problem {
     )
 }
 
+/// 409: an earlier message of the key first.
+fn out_of_order() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "out-of-order",
+        "A message of the same key that was received before this one is not settled. Ack that \
+         first, or both in one request.",
+    )
+}
+
 /// 409: too late to extend.
 fn lease_expired() -> Problem {
     Problem::new(
@@ -166,6 +176,7 @@ fn lease_expired() -> Problem {
 pub(crate) fn acked(settled: Settled) -> Outcome {
     match settled {
         Settled::Done | Settled::Not(Fate::Acked | Fate::Gone) => Ok(None),
+        Settled::Not(Fate::OutOfOrder) => Err(out_of_order()),
         Settled::Not(Fate::Expired | Fate::Lost) => Err(lease_lost()),
     }
 }
@@ -186,6 +197,7 @@ pub(crate) fn extended(result: Result<DateTime<Utc>, Fate>) -> Outcome {
 fn not_running(fate: Fate) -> Problem {
     match fate {
         Fate::Expired => lease_expired(),
+        Fate::OutOfOrder => out_of_order(),
         Fate::Acked | Fate::Gone | Fate::Lost => lease_lost(),
     }
 }

@@ -152,7 +152,7 @@ fn waited(delivery: &Delivery, lease: Seconds) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-fn delivery(queue_id: i64, attempt: u32, row: &PgRow) -> Result<Delivery, Error> {
+pub(super) fn delivery(queue_id: i64, attempt: u32, row: &PgRow) -> Result<Delivery, Error> {
     Ok(Delivery {
         lease: Lease {
             queue_id,

@@ -75,6 +75,7 @@ mod purge;
 mod queue_cache;
 mod queues;
 mod replies;
+mod runs;
 mod settle;
 mod storage;
 mod stream;
@@ -328,7 +329,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 23] = [
+        let groups: [&[(&str, &str)]; 24] = [
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
@@ -342,6 +343,7 @@ impl Store {
             claims::STATEMENTS,
             settle::STATEMENTS,
             replies::STATEMENTS,
+            runs::STATEMENTS,
             storage::STATEMENTS,
             due::STATEMENTS,
             browse::STATEMENTS,

@@ -38,6 +38,12 @@ impl Queue {
         self.settings.ordered || self.fair_seen
     }
 
+    /// Whether a receiver may get several messages of one key at once.
+    #[must_use]
+    pub fn has_runs(&self) -> bool {
+        self.settings.ordered && self.settings.max_in_flight.is_none()
+    }
+
     /// The turns that end when these messages are settled: none unless it is ordered.
     pub fn turns_of(&self, message_ids: impl Iterator<Item = i64>) -> Vec<Turn> {
         if !self.settings.ordered {

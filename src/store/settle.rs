@@ -15,6 +15,7 @@ use crate::domain::{Disposition, Lease, Seconds};
 statements! {
     ACK = "ack";
     ACK_IN_PLACE = "ack_in_place";
+    ACK_ORDERED = "ack_ordered";
     SETTLE = "settle";
     LATE = "late";
     EXTEND = "extend";
@@ -32,6 +33,9 @@ pub enum Fate {
     Expired,
     /// The lease ended otherwise.
     Lost,
+    /// An earlier message of its key, leased with it, is not settled; nothing was
+    /// changed.
+    OutOfOrder,
 }
 
 /// A lease to end in another way than by an ack.
@@ -65,6 +69,23 @@ impl Store {
     /// # Errors
     /// Any; whether the acks took effect is then not known.
     pub async fn ack(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
+        self.ack_with(ACK, leases).await
+    }
+
+    /// The same where any of the queues is ordered: those that are leased before
+    /// others of their key are acked before them, or with them.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub async fn ack_ordered(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
+        self.ack_with(ACK_ORDERED, leases).await
+    }
+
+    async fn ack_with(
+        &self,
+        statement: &'static str,
+        leases: &[Lease],
+    ) -> Result<Vec<Settled>, Error> {
         let (queue_ids, message_ids, tokens) = columns(leases.iter());
         let began = Instant::now();
         let ack = |statement| {
@@ -75,19 +96,33 @@ impl Store {
                 .fetch_all(&self.hot)
                 .map_err(Error::from)
         };
-        let mut rows = ack(ACK).await;
-        if matches!(rows, Err(Error::StorageFull(_))) {
+        let ordered = statement == ACK_ORDERED;
+        let mut rows = ack(statement).await;
+        if matches!(rows, Err(Error::StorageFull(_))) && !ordered {
             // What makes room must not need any.
             rows = ack(ACK_IN_PLACE).await;
         }
         let rows = rows?;
         self.metrics.ack.record(rows.len(), began);
         let mut acked = HashSet::with_capacity(rows.len());
+        let mut too_early = HashSet::new();
         for row in rows {
+            if ordered && row.try_get("out_of_order")? {
+                too_early.insert(key(&row)?);
+                continue;
+            }
             self.metrics.lease_to_ack.record_time(held_time(&row, 3)?);
             acked.insert(key(&row)?);
         }
         let mut results = vec![Settled::Done; leases.len()];
+        if !too_early.is_empty() {
+            for (result, lease) in results.iter_mut().zip(leases) {
+                if too_early.contains(&(lease.queue_id, lease.message_id, lease.token)) {
+                    *result = Settled::Not(Fate::OutOfOrder);
+                }
+            }
+            acked.extend(too_early);
+        }
         let late: Vec<usize> = (0..leases.len())
             .filter(|at| {
                 let lease = &leases[*at];
@@ -97,7 +132,8 @@ impl Store {
         let running = self.late(leases, &late, true, &mut results).await?;
         if !running.is_empty() {
             let again: Vec<Lease> = running.iter().map(|at| leases[*at]).collect();
-            for (at, result) in running.into_iter().zip(Box::pin(self.ack(&again)).await?) {
+            let again = Box::pin(self.ack_with(statement, &again)).await?;
+            for (at, result) in running.into_iter().zip(again) {
                 results[at] = result;
             }
         }

@@ -5,6 +5,7 @@ mod basics;
 mod blocked;
 mod fair;
 mod races;
+mod runs;
 mod ways;
 mod workload;
 
@@ -27,9 +28,16 @@ pub(super) async fn publish_all(gateway: &Gateway, queue: &str, key: &str, bodie
     }
 }
 
-/// Receives what is there now.
+/// Receives what is there now, one by one: of each key one.
 pub(super) async fn receive_now(gateway: &Gateway, queue: &str) -> Vec<Value> {
-    gateway.receive(queue, json!({"max_messages": 100})).await
+    let mut all = Vec::new();
+    loop {
+        let messages = gateway.receive(queue, json!({})).await;
+        if messages.is_empty() {
+            return all;
+        }
+        all.extend(messages);
+    }
 }
 
 /// The bodies of messages.

@@ -1,7 +1,7 @@
 //! Many publishers and consumers over two gateways and one that is killed: no
 //! message of a key is delivered while an earlier one is unsettled, and none is lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,20 +30,24 @@ mod parking {
 
     impl Checker {
         /// A message came: every earlier one of its key is settled, or its ack is on
-        /// its way.
-        pub(super) fn delivered(&self, key: &str, id: i64) {
+        /// its way, or it came `together` with it.
+        pub(super) fn delivered(&self, key: &str, id: i64, together: &[i64]) {
             let mut keys = self.0.lock().unwrap();
             let seen = keys.entry(key.to_owned()).or_default();
             let unsettled: Vec<i64> = seen
                 .range(..id)
-                .filter(|(_, acking)| !**acking)
+                .filter(|(earlier, acking)| !**acking && !together.contains(earlier))
                 .map(|(earlier, _)| *earlier)
                 .collect();
             assert!(
                 unsettled.is_empty(),
                 "{key}: {id} came before {unsettled:?}"
             );
-            let later: Vec<i64> = seen.range(id + 1..).map(|(later, _)| *later).collect();
+            let later: Vec<i64> = seen
+                .range(id + 1..)
+                .filter(|(_, acking)| **acking)
+                .map(|(later, _)| *later)
+                .collect();
             assert!(later.is_empty(), "{key}: {id} came after {later:?}");
             seen.entry(id).or_default();
         }
@@ -77,21 +81,31 @@ async fn consume(
     mut seed: u64,
 ) {
     loop {
-        let request = json!({"max_messages": 2, "wait_seconds": 0.5, "lease_seconds": 5});
+        let most = if chance(&mut seed, 50) { 1 } else { 3 };
+        let request = json!({"max_messages": most, "wait_seconds": 0.5, "lease_seconds": 5});
         let messages = gateway.receive("q", request).await;
-        for message in &messages {
-            let key = message["key"].as_str().unwrap();
-            let id = message_id(message["id"].as_str().unwrap());
-            checker.delivered(key, id);
+        let together: Vec<i64> = messages
+            .iter()
+            .map(|message| message_id(message["id"].as_str().unwrap()))
+            .collect();
+        for (message, id) in messages.iter().zip(&together) {
+            checker.delivered(message["key"].as_str().unwrap(), *id, &together);
         }
+        // What comes behind one that fails is not ours any more.
+        let mut failed = HashSet::new();
         for message in &messages {
+            if failed.contains(&message["key"]) {
+                continue;
+            }
             let key = message["key"].as_str().unwrap();
             let id = message_id(message["id"].as_str().unwrap());
             let receipt = [&message["receipt"]];
             if chance(&mut seed, 10) {
+                failed.insert(message["key"].clone());
                 gateway.settle("nack", "q", &receipt, json!({})).await;
             } else if chance(&mut seed, 4) {
                 // Its lease ends soon.
+                failed.insert(message["key"].clone());
                 let end = json!({"lease_seconds": 0.05});
                 gateway.settle("extend", "q", &receipt, end).await;
             } else {
