@@ -418,7 +418,7 @@ COMMENT ON FUNCTION postrider.fair_round IS 'Lets messages of a fair queue out b
 CREATE FUNCTION postrider.is_empty_for_good(of_queue bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM set_config('lock_timeout', '500ms', true);
+    PERFORM set_config('lock_timeout', '200ms', true);
     LOCK TABLE postrider.lined_up, postrider.ready, postrider.parked IN SHARE MODE;
     RETURN (SELECT 1 FROM postrider.ready WHERE queue_id = of_queue LIMIT 1) IS NULL
         AND (SELECT 1 FROM postrider.parked WHERE queue_id = of_queue LIMIT 1) IS NULL

@@ -14,6 +14,7 @@ mod gateway;
 mod held;
 mod http;
 mod idle;
+mod keys;
 mod latency;
 mod lines;
 mod load;
@@ -243,7 +244,11 @@ impl Bench {
         self.held_snapshot().await?;
         self.overload().await?;
         self.idle().await?;
+<<<<<<< HEAD
         self.requests().await?;
+=======
+        self.keys().await?;
+>>>>>>> 08695a1 (Publishes' batchers stand apart; a benchmark of keys)
         Ok(pgbench)
     }
 
@@ -368,6 +373,6 @@ impl Bench {
     clippy::cast_sign_loss,
     reason = "a count of messages"
 )]
-fn round_up(messages: f64) -> usize {
+pub(crate) fn round_up(messages: f64) -> usize {
     (messages as usize / 500 + 1) * 500
 }

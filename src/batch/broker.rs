@@ -9,16 +9,17 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::publishing::{self, tell_of};
 use super::receivers::{Received, Receivers};
 use super::requests::{
-    ACKS, Acks, EXTENDS, Extends, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles, TO_TOPICS,
+    ACKS, Acks, EXTENDS, Extends, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles,
 };
 use super::turns::{Told, Turns, ordered_acks};
 use super::{Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
-    Error, Fate, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult,
-    PushRecord, Queue, Receiver, Settle, Settled, Store, TopicsFed,
+    Error, Fate, Publish, PublishResult, PublishTopic, PublishTopicResult, PushRecord, Queue,
+    Receiver, Settle, Settled, Store,
 };
 
 /// The hot paths of one gateway.
@@ -74,13 +75,9 @@ impl Broker {
             due: Arc::clone(&due),
             events: Arc::clone(&events),
         };
-        let turns = Arc::new(Turns::start(store, told, tracker, stop));
-        let (publish_events, topic_events) = (Arc::clone(&events), Arc::clone(&events));
-        let (lined_turns, topic_turns) = (Arc::clone(&turns), Arc::clone(&turns));
-        let (lined_store, lined_events) = (store.clone(), Arc::clone(&events));
+        let turns = Arc::new(Turns::start(store, told.clone(), tracker, stop));
+        let publish_events = Arc::clone(&events);
         let publish_store = store.clone();
-        let topic_store = store.clone();
-        let (feeding, fed_later) = (Arc::clone(&receivers), Arc::clone(&due));
         let ack_store = store.clone();
         let settle_store = store.clone();
         let extend_store = store.clone();
@@ -96,51 +93,8 @@ impl Broker {
                     Ok(results)
                 }
             }),
-            lined_publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
-                let store = lined_store.clone();
-                let (events, turns) = (Arc::clone(&lined_events), Arc::clone(&lined_turns));
-                async move {
-                    let (results, overflowed) = store.publish(&items).await?;
-                    tell_of(&overflowed, &events);
-                    let dropped = overflowed.iter().flat_map(Overflowed::turns);
-                    turns.pass(dropped.collect()).await;
-                    Ok(results)
-                }
-            }),
-            topic_publishes: Batcher::start(tracker, stop, TO_TOPICS, move |items: Arc<Vec<_>>| {
-                let (store, turns, receivers, due, events) = (
-                    topic_store.clone(),
-                    Arc::clone(&topic_turns),
-                    Arc::clone(&feeding),
-                    Arc::clone(&fed_later),
-                    Arc::clone(&topic_events),
-                );
-                async move {
-                    let TopicsFed {
-                        results,
-                        fed,
-                        overflowed,
-                        turns: longer,
-                    } = store.publish_topic(&items).await?;
-                    turns.pass(longer).await;
-                    tell_of(&overflowed, &events);
-                    // Once for all requests, which may have queues in common.
-                    for Fed {
-                        queue_id,
-                        any_ready,
-                        wakes_in_ms,
-                    } in fed
-                    {
-                        if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
-                            due.note(queue_id, Duration::from_millis(ms));
-                        }
-                        if any_ready {
-                            receivers.ready(queue_id);
-                        }
-                    }
-                    Ok(results)
-                }
-            }),
+            lined_publishes: publishing::lined(store, &turns, &events, tracker, stop),
+            topic_publishes: publishing::to_topics(store, &turns, &told, tracker, stop),
             acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
                 let store = ack_store.clone();
                 async move {
@@ -423,14 +377,6 @@ impl Broker {
     pub fn close(&self) {
         self.receivers.close();
         self.replies.close();
-    }
-}
-
-/// Dead letters for want of room.
-fn tell_of(overflowed: &[Overflowed], events: &Events) {
-    for queue in overflowed.iter().filter(|queue| !queue.dead.is_empty()) {
-        let reason = DeadReason::Overflow.as_str();
-        events.add(queue.queue_id, Event::dead_lettered(reason, &queue.dead));
     }
 }
 

@@ -20,6 +20,7 @@ mod events;
 mod fair;
 mod hints;
 mod pace;
+mod publishing;
 mod receivers;
 mod replies;
 mod requests;

@@ -387,10 +387,7 @@ pub(crate) async fn redrive(
         )
         .await?;
     gateway.broker.redriven(target.id, &redriven).await;
-    let ids: Vec<MessageId> = redriven
-        .iter()
-        .map(|redriven| MessageId(redriven.message_id))
-        .collect();
+    let ids: Vec<MessageId> = redriven.iter().map(|r| MessageId(r.message_id)).collect();
     let not_found: Vec<String> = wanted
         .unwrap_or_default()
         .into_iter()

@@ -82,7 +82,8 @@ pub(crate) struct AttemptView {
     leased_at: DateTime<Utc>,
     /// Null while it runs.
     ended_at: Option<DateTime<Utc>>,
-    /// `running`, `nacked`, `rejected` or `lease-expired`.
+    /// `running`, `nacked`, `rejected`, `lease-expired`, or `returned`: an earlier message of
+    /// its key failed that was received with it, and no attempt is used up.
     outcome: String,
     /// The reason its consumer gave.
     error: Option<String>,

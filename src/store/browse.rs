@@ -93,7 +93,8 @@ pub struct Attempt {
     pub leased_at: DateTime<Utc>,
     /// When it ended; `None` while it runs.
     pub ended_at: Option<DateTime<Utc>>,
-    /// `running`, `nacked`, `rejected` or `lease-expired`.
+    /// `running`, `nacked`, `rejected`, `lease-expired`, or `returned`: an earlier message of
+    /// its key failed that was received with it, and no attempt is used up.
     pub outcome: String,
     /// The consumer's reason.
     pub error: Option<String>,

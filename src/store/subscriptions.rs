@@ -79,9 +79,9 @@ const CREATE_WITH_QUEUE: &str = "
         INSERT INTO postrider.queue_counts (queue_id) SELECT id FROM made
     )
     INSERT INTO postrider.subscriptions (topic_id, name, queue_id, owns_queue, filter)
-    SELECT t.id, $24, made.id, true, $25::text::json
+    SELECT t.id, $27, made.id, true, $28::text::json
     FROM postrider.topics AS t, made
-    WHERE t.name = $23";
+    WHERE t.name = $26";
 
 impl Store {
     /// A subscription, from the database.

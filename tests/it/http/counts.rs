@@ -182,7 +182,7 @@ async fn every_setting_has_a_range_and_its_ends_are_in_it() {
 async fn settings_of_later_versions_are_unknown_and_said_so_by_name() {
     let app = App::start().await;
     app.queue("there", json!({})).await;
-    for (field, value) in [("ordered", json!(true)), ("name", json!("there"))] {
+    for (field, value) in [("schema", json!({})), ("name", json!("there"))] {
         for answer in [
             app.put("/v1/queues/new", json!({field: value})).await,
             app.put("/v1/queues/there", json!({field: value})).await,
