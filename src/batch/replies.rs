@@ -151,7 +151,7 @@ impl Replies {
                 self.inner.hints.add_reply(half(asked.id));
                 self.answered_elsewhere(&[half(asked.id)]);
             }
-            Answered::NotAsked | Answered::Late | Answered::Lost => {}
+            Answered::NotAsked | Answered::OutOfOrder | Answered::Late | Answered::Lost => {}
         }
         Ok(answered)
     }

@@ -16,7 +16,7 @@ use super::body::read_body;
 use super::extract::{InQueue, NoParams, Query, is_json, parse, wrong_content_type};
 use super::message_input::{content, present, unique_headers};
 use super::problem::Problem;
-use super::settle::{lease_lost, open_receipt};
+use super::settle::{lease_lost, open_receipt, out_of_order};
 use super::shapes::{Schemas, reference};
 use super::told::tell_messages;
 use super::{SharedGateway, reply, shapes};
@@ -75,7 +75,7 @@ pub(crate) struct AnsweredRequest {
     responses(
         (status = 200, description = "Committed and flushed", body = AnsweredRequest),
         (status = 404, description = "`queue-not-found`, `receipt-not-found`"),
-        (status = 409, description = "`lease-lost`, `reply-late`"),
+        (status = 409, description = "`lease-lost`, `reply-late`, `out-of-order`"),
         (status = 413, description = "`message-too-large`, `body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
         (status = 422, description = "`invalid`, `receipt-malformed`, `reply-not-asked`"),
@@ -137,6 +137,7 @@ pub(crate) async fn reply_to_request(
         }
         Answered::Again(asked) => asked,
         Answered::Lost => return Err(lease_lost()),
+        Answered::OutOfOrder => return Err(out_of_order()),
         Answered::Late => {
             return Err(Problem::new(
                 StatusCode::CONFLICT,

@@ -154,7 +154,7 @@ pub(crate) fn lease_lost() -> Problem {
 }
 
 /// 409: an earlier message of the key first.
-fn out_of_order() -> Problem {
+pub(super) fn out_of_order() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "out-of-order",

@@ -69,6 +69,8 @@ pub enum Answered {
     NotAsked,
     /// The request's deadline has passed. Nothing was changed.
     Late,
+    /// What was leased in front of it is not settled yet. Nothing was changed.
+    OutOfOrder,
     /// The lease was no longer running. Nothing was changed.
     Lost,
 }
@@ -185,6 +187,10 @@ impl Store {
                     asked: request.clone(),
                     replied_at: row.try_get("replied_at")?,
                 };
+                continue;
+            }
+            if row.try_get("out_of_order")? {
+                results[*at] = Answered::OutOfOrder;
                 continue;
             }
             if row.try_get("late")? {

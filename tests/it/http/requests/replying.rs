@@ -4,6 +4,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::{pending, read, reply, with_work};
+use crate::support::App;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_reply_twice_is_fine_twice_and_the_first_stays() {
@@ -157,4 +158,27 @@ async fn a_reply_makes_room_under_max_in_flight() {
     let (next, replied) = tokio::join!(next, replied);
     replied.expect(StatusCode::OK);
     assert_eq!(next["body"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_an_ordered_queue_what_was_leased_in_front_is_answered_first() {
+    let app = App::start().await;
+    app.queue("work", json!({"ordered": true})).await;
+    for body in 1..=3 {
+        pending(&app, json!({"body": body, "key": "a"})).await;
+    }
+    let messages = app.receive("work", json!({"max_messages": 2})).await;
+    let bodies: Vec<&Value> = messages.iter().map(|message| &message["body"]).collect();
+    assert_eq!(bodies, [&json!(1), &json!(2)]);
+    reply(&app, &messages[1]["receipt"], json!("too early"))
+        .await
+        .expect_problem(409, "out-of-order");
+    for message in &messages {
+        reply(&app, &message["receipt"], json!("done"))
+            .await
+            .expect(StatusCode::OK);
+    }
+    // The turn is passed on before the answer.
+    let next = app.receive("work", json!({})).await;
+    assert_eq!(next[0]["body"], 3);
 }
