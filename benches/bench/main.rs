@@ -244,11 +244,8 @@ impl Bench {
         self.held_snapshot().await?;
         self.overload().await?;
         self.idle().await?;
-<<<<<<< HEAD
         self.requests().await?;
-=======
         self.keys().await?;
->>>>>>> 08695a1 (Publishes' batchers stand apart; a benchmark of keys)
         Ok(pgbench)
     }
 

@@ -143,11 +143,7 @@ fn every_operation_is_described() {
             assert!(parameter["description"].is_string(), "{what} {parameter}");
         }
     }
-<<<<<<< HEAD
     assert_eq!(ids.len(), 57);
-=======
-    assert_eq!(ids.len(), 53);
->>>>>>> 08695a1 (Publishes' batchers stand apart; a benchmark of keys)
 }
 
 #[test]
