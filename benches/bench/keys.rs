@@ -54,7 +54,7 @@ impl Bench {
                 let path = format!("/v1/queues/{QUEUE}/receive");
                 connection.expect(&post(&path, "{}")).await?;
             }
-            fill_keys(&gateway, self.enough(), 5000, "key").await?;
+            fill_keys(&gateway, self.messages(), 5000, "key").await?;
             let rate = self.consume(&gateway, 10).await?;
             gateway.stop().await?;
             let line = Line::rate(&format!("{what} of {blocked}"), &rate);
@@ -73,7 +73,7 @@ impl Bench {
         let what = "ordered: receive + ack in tens, 64 connections, 10,000 keys";
         if self.wants(what) {
             let gateway = start(r#"{"ordered":true,"lease_seconds":600}"#).await?;
-            fill_keys(&gateway, self.enough(), 10_000, "key").await?;
+            fill_keys(&gateway, self.messages(), 10_000, "key").await?;
             let rate = self.consume(&gateway, 10).await?;
             gateway.stop().await?;
             self.add(Line::rate(what, &rate));
@@ -91,7 +91,7 @@ impl Bench {
                 continue;
             }
             let gateway = start(r#"{"ordered":true,"lease_seconds":600}"#).await?;
-            fill_keys(&gateway, self.enough(), 1, "hot").await?;
+            fill_keys(&gateway, self.messages(), 1, "hot").await?;
             let rate = load::run(
                 &gateway.processes,
                 1,
@@ -141,7 +141,7 @@ impl Bench {
     }
 
     /// More messages than are received in the time.
-    fn enough(&self) -> usize {
+    fn messages(&self) -> usize {
         let seconds = (self.scale.warm_up + self.scale.line).as_secs_f64();
         crate::round_up(20_000.0 * seconds)
     }
