@@ -273,12 +273,12 @@ BEGIN
         INSERT INTO postrider.dead_letters
             (queue_id, message_id, expires_at, reason, attempts, rounds, priority, enqueued_at,
              body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
-             topic, routing_key, holds)
+             topic, routing_key, schema_version, holds)
         SELECT
             f.queue_id, f.message_id, now() + f.retention_ms * interval '1 ms', 'key-blocked',
             f.attempts, m.rounds, f.priority, m.enqueued_at, m.body, m.content_type, m.headers,
             m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate, m.topic,
-            m.routing_key, true
+            m.routing_key, m.schema_version, true
         FROM followed AS f
         CROSS JOIN LATERAL postrider.body_of(f.queue_id, f.message_id, f.straggler) AS m
     ),

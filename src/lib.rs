@@ -9,6 +9,8 @@
 //!   wait: a **subscription** binds it to a queue, which gets each message that
 //!   the subscription's filter takes. A topic may retain its messages for a
 //!   time, as a **stream** that is read without taking.
+//! - A **schema** says what bodies have to be that are published to a queue or
+//!   topic. It has numbered **versions**, one of which may be in force.
 //! - A **delivery** gives a message to a **consumer**, under a **lease**: until
 //!   the lease ends, by the database's clock, nobody else gets the message.
 //! - A **receipt** names one lease. Whoever shows it **settles** the delivery:
@@ -37,7 +39,8 @@
 //! # The life of a message
 //!
 //! 1. **Publish.** [`http`] parses the request; [`domain::Message::check`] makes
-//!    it valid or says what is wrong; [`batch::Broker::publish`] joins it with
+//!    it valid or says what is wrong, and so does [`domain::Schema::check`] where there
+//!    is a schema; [`batch::Broker::publish`] joins it with
 //!    what others publish at the same moment; [`store::Store::publish`] stores
 //!    them in one statement (`store/sql/publish.sql`): a wide row in `messages`,
 //!    which never moves, and a narrow one in `ready`, or in `parked` if the

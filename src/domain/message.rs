@@ -51,6 +51,9 @@ pub struct Message {
     pub traceparent: Option<String>,
     /// W3C Trace Context.
     pub tracestate: Option<String>,
+    /// The version of the schema that the body was checked with; `None`: there is no
+    /// schema.
+    pub schema_version: Option<i32>,
 }
 
 /// Bounds of a message's parts.

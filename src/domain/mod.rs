@@ -19,6 +19,7 @@ mod queue;
 mod receipt;
 mod request;
 mod retry_after;
+mod schema;
 mod scope;
 mod sealing;
 mod seconds;
@@ -43,6 +44,7 @@ pub use queue::{DeadLetterSettings, OnBlocked, Overflow, QueueSettings, RateLimi
 pub use receipt::{Lease, ReceiptKey};
 pub use request::{Asked, RequestKey};
 pub use retry_after::retry_after;
+pub use schema::{Compatibility, Schema};
 pub use scope::{NamePattern, Need, Scope, Scopes, Verb, Verdict};
 pub use sealing::{SealingKey, Unsealable};
 pub use seconds::Seconds;

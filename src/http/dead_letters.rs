@@ -78,6 +78,9 @@ pub(crate) struct DeadLetterHead {
     topic: Option<String>,
     /// What it was routed by; null for a publish to a queue.
     routing_key: Option<String>,
+    /// The version of the schema that it was checked with, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i32>,
     /// The JSON value, byte for byte as it was published.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
@@ -113,6 +116,7 @@ impl DeadLetterHead {
             tracestate: letter.envelope.tracestate.clone(),
             topic: letter.envelope.topic.clone(),
             routing_key: letter.envelope.routing_key.clone(),
+            schema_version: letter.envelope.schema_version,
             body: None,
             body_base64: None,
         }

@@ -291,6 +291,7 @@ impl MessageInput<'_> {
                 reply_to: self.reply_to,
                 traceparent: trace.parent.clone(),
                 tracestate: trace.state.clone(),
+                schema_version: None,
             },
             routing: Routing {
                 key: self.routing_key,
@@ -367,6 +368,7 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
         reply_to: None,
         traceparent: trace.parent,
         tracestate: trace.state,
+        schema_version: None,
     };
     let mut wrong = Vec::new();
     let mut previous = "";

@@ -60,6 +60,10 @@ pub(crate) struct StoredHead {
     topic: Option<String>,
     /// What it was routed by; null for a publish to a queue.
     routing_key: Option<String>,
+    /// The version of the topic's or queue's schema that it was checked with; left out:
+    /// there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i32>,
     /// Its attempts so far, oldest first; where one message is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Vec<AttemptView>>,
@@ -127,6 +131,7 @@ impl StoredHead {
             tracestate: stored.envelope.tracestate.clone(),
             topic: stored.envelope.topic.clone(),
             routing_key: stored.envelope.routing_key.clone(),
+            schema_version: stored.envelope.schema_version,
             history: history.map(|attempts| {
                 attempts
                     .into_iter()

@@ -44,6 +44,7 @@ mod replies;
 mod reply;
 mod requests;
 mod resource;
+mod schemas;
 mod settle;
 mod shapes;
 mod storage;

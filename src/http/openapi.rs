@@ -20,7 +20,7 @@ use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, blocked_keys, claims, dead_letters, extend, health, keys,
     messages, metrics, nack, publish, publish_topic, purge, queues, receive, replies, reply,
-    requests, shapes, storage, stream, subscriptions, topics, uncancelled, webhooks,
+    requests, schemas, shapes, storage, stream, subscriptions, topics, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -109,6 +109,7 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
         .routes(routes!(purge::purge_queue))
         .routes(routes!(blocked_keys::list_blocked_keys))
         .routes(routes!(blocked_keys::unblock))
+        .merge(schema_routes())
         .routes(routes!(messages::list_messages))
         .routes(routes!(messages::get_message, messages::delete_message))
         .routes(routes!(topics::list_topics))
@@ -140,6 +141,25 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
             dead_letters::get_dead_letter,
             dead_letters::delete_dead_letter
         ))
+}
+
+/// Of those, the ones about schemas.
+fn schema_routes() -> OpenApiRouter<SharedGateway> {
+    OpenApiRouter::new()
+        .routes(routes!(
+            schemas::put_queue_schema,
+            schemas::get_queue_schema,
+            schemas::delete_queue_schema
+        ))
+        .routes(routes!(schemas::list_queue_schemas))
+        .routes(routes!(schemas::get_queue_schema_version))
+        .routes(routes!(
+            schemas::put_topic_schema,
+            schemas::get_topic_schema,
+            schemas::delete_topic_schema
+        ))
+        .routes(routes!(schemas::list_topic_schemas))
+        .routes(routes!(schemas::get_topic_schema_version))
 }
 
 /// Of those, the ones after which the push worker looks at once.

@@ -58,7 +58,19 @@ const ACCESS: &[(Access, &[&str])] = &[
     (Access::Open, &["livez", "readyz"]),
     // A reply is for whoever has the id and may publish to the request's queue.
     (Access::Key, &["list_queues", "list_topics", "get_reply"]),
-    (Access::Seen, &["get_queue", "get_topic"]),
+    (
+        Access::Seen,
+        &[
+            "get_queue",
+            "get_queue_schema",
+            "list_queue_schemas",
+            "get_queue_schema_version",
+            "get_topic",
+            "get_topic_schema",
+            "list_topic_schemas",
+            "get_topic_schema_version",
+        ],
+    ),
     (
         Access::Named(Verb::Publish),
         &["publish", "publish_topic", "request"],
@@ -91,6 +103,8 @@ const ACCESS: &[(Access, &[&str])] = &[
             "delete_queue",
             "purge_queue",
             "unblock",
+            "put_queue_schema",
+            "delete_queue_schema",
             "delete_message",
             "redrive",
             "purge_dead_letters",
@@ -98,6 +112,8 @@ const ACCESS: &[(Access, &[&str])] = &[
             "put_topic",
             "patch_topic",
             "delete_topic",
+            "put_topic_schema",
+            "delete_topic_schema",
             "explain",
             "list_subscriptions",
             "put_subscription",

@@ -209,6 +209,18 @@ impl Problem {
         self
     }
 
+    /// The same with another status.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The same in other words.
+    pub(crate) fn saying(mut self, words: impl FnOnce(String) -> String) -> Self {
+        self.detail = words(self.detail);
+        self
+    }
+
     /// Puts another header field on the answer.
     pub(crate) fn with_field(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.fields.push((name, value));
@@ -350,6 +362,15 @@ impl From<domain::Error> for Problem {
                 "This is not a receipt that a receive of this gateway's database gave out.",
             ),
         }
+    }
+}
+
+impl domain::Error {
+    /// The problem that it is, by a code of its own.
+    pub(crate) fn into_problem_of(self, code: &'static str) -> Problem {
+        let mut problem = Problem::from(self);
+        problem.code = code;
+        problem
     }
 }
 

@@ -12,10 +12,11 @@ use super::extract::{InQueue, NoParams, Query};
 use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
 use super::problem::Problem;
 use super::queue_limits::{described, publish_quota};
+use super::schemas::check_schema;
 use super::told::tell_messages;
 use super::{Gateway, SharedGateway, reply};
-use crate::domain::{MessageId, QueueName};
-use crate::store::{Publish, Published, Refusal};
+use crate::domain::{Message, MessageId, QueueName};
+use crate::store::{Publish, Published, Refusal, SchemaOf};
 
 /// What was stored.
 #[derive(Debug, Serialize, ToSchema)]
@@ -73,7 +74,8 @@ pub(crate) struct PublishedMessage {
         (status = 408, description = "`body-timeout`"),
         (status = 413, description = "`message-too-large`, `body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`, `batch-over-burst`; nothing was stored"),
+        (status = 422, description = "`invalid`, `batch-over-burst`, `schema-violation`; nothing was \
+            stored"),
         (status = 429, description = "`queue-full`, `rate-limited`; nothing was stored"),
     ),
 )]
@@ -86,7 +88,7 @@ pub(crate) async fn publish(
     let (parts, body) = request.into_parts();
     demand_content_type(&parts.headers)?;
     let queue = gateway.queue(&name).await?;
-    let read = read_messages(&gateway.capacity, &parts.headers, body).await?;
+    let mut read = read_messages(&gateway.capacity, &parts.headers, body).await?;
     let now = (gateway.clock)();
     let max_bytes = queue.settings.max_message_bytes;
     for Described {
@@ -98,6 +100,12 @@ pub(crate) async fn publish(
         routing.refuse()?;
         routing.refuse_timeout()?;
         message.check(max_bytes, at, now)?;
+    }
+    if let Some(version) = queue.schema_version {
+        let messages = read.iter_mut().map(|one| (&*one.at, &mut one.message));
+        let of = SchemaOf::Queue(queue.id);
+        // In a box, which only those have who need it.
+        Box::pin(check_schema(&gateway, of, version, messages)).await?;
     }
     let quota = publish_quota(&queue.settings.rate_limit);
     let standing = gateway.limits.queues.publish(&queue, read.len())?;
@@ -121,6 +129,7 @@ pub(crate) async fn store(
     name: &QueueName,
     mut request: Publish,
 ) -> Result<Vec<Published>, Problem> {
+    let with_schema = request.queue.schema_version.is_some();
     let mut result = gateway.broker.publish(request.clone()).await?;
     if result == Err(Refusal::NoQueue) {
         // Deleted since it was cached; it may be there anew.
@@ -130,6 +139,9 @@ pub(crate) async fn store(
             .queue_now(name)
             .await?
             .ok_or_else(|| Problem::queue_not_found(name))?;
+        if with_schema || request.queue.schema_version.is_some() {
+            request.messages = Box::pin(checked_anew(gateway, &request)).await?;
+        }
         result = gateway.broker.publish(request).await?;
     }
     match result {
@@ -140,4 +152,24 @@ pub(crate) async fn store(
         Err(Refusal::NoQueue) => Err(Problem::queue_not_found(name)),
         Err(Refusal::Full { max_ready }) => Err(Problem::queue_full(name, max_ready)),
     }
+}
+
+/// A request's messages, checked by the schema of another queue of the same name.
+async fn checked_anew(gateway: &Gateway, request: &Publish) -> Result<Arc<Vec<Message>>, Problem> {
+    let mut messages = request.messages.to_vec();
+    let places: Vec<String> = match messages.len() {
+        1 => vec![String::new()],
+        many => (0..many)
+            .map(|place| format!("/messages/{place}"))
+            .collect(),
+    };
+    for message in &mut messages {
+        message.schema_version = None;
+    }
+    if let Some(version) = request.queue.schema_version {
+        let of = SchemaOf::Queue(request.queue.id);
+        let messages = places.iter().map(String::as_str).zip(&mut messages);
+        check_schema(gateway, of, version, messages).await?;
+    }
+    Ok(Arc::new(messages))
 }

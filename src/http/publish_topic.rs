@@ -13,10 +13,11 @@ use super::extract::{InTopic, NoParams, Query};
 use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
 use super::problem::Problem;
 use super::resource::not_system;
+use super::schemas::check_schema;
 use super::told::tell_messages;
-use super::{SharedGateway, reply};
+use super::{Gateway, SharedGateway, reply};
 use crate::domain::{Candidate, Message, MessageId, QueueName, RoutingKey};
-use crate::store::{PublishTopic, Routed, TopicRefusal, Topology};
+use crate::store::{PublishTopic, Routed, SchemaOf, Topic, TopicRefusal, Topology};
 
 /// What was stored.
 #[derive(Debug, Serialize, ToSchema)]
@@ -154,7 +155,8 @@ fn route(
         (status = 408, description = "`body-timeout`"),
         (status = 413, description = "`message-too-large`, `body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`, `unroutable`; nothing was stored"),
+        (status = 422, description = "`invalid`, `unroutable`, `schema-violation`; nothing was \
+            stored"),
         (status = 429, description = "`queue-full`; nothing was stored"),
     ),
 )]
@@ -174,11 +176,15 @@ pub(crate) async fn publish_topic(
         described.push((one, routing_key));
     }
     let now = (gateway.clock)();
-    let mut tried_anew = false;
+    let (mut tried_anew, mut with_schema) = (false, false);
     loop {
         let max_bytes = topology.topic.settings.max_message_bytes;
         for (one, _) in &described {
             one.message.check(max_bytes, &one.at, now)?;
+        }
+        if with_schema || topology.topic.schema_version.is_some() {
+            with_schema = true;
+            Box::pin(check_by_topic(&gateway, &topology.topic, &mut described)).await?;
         }
         let messages = Arc::new(route(&topology, &described)?);
         let request = PublishTopic { topology, messages };
@@ -208,6 +214,24 @@ pub(crate) async fn publish_topic(
             }
         }
     }
+}
+
+/// Checks messages by the schema that the topic has, if it has one.
+async fn check_by_topic(
+    gateway: &Gateway,
+    topic: &Topic,
+    described: &mut [(Described, RoutingKey)],
+) -> Result<(), Problem> {
+    for (one, _) in &mut *described {
+        one.message.schema_version = None;
+    }
+    let Some(version) = topic.schema_version else {
+        return Ok(());
+    };
+    let messages = described
+        .iter_mut()
+        .map(|(one, _)| (&*one.at, &mut one.message));
+    check_schema(gateway, SchemaOf::Topic(topic.id), version, messages).await
 }
 
 /// Explain where a message would go

@@ -81,6 +81,10 @@ pub(crate) struct ReceivedMessage {
     /// `POST /v1/queues/{queue}/reply`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_deadline: Option<DateTime<Utc>>,
+    /// The version of the topic's or queue's schema that it was checked with; left out:
+    /// there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i32>,
 }
 
 /// The fields of a leased message around its body.
@@ -103,6 +107,8 @@ struct DeliveryHead<'a> {
     routing_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_deadline: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i32>,
 }
 
 /// What a JSON value is published and given back as.
@@ -180,6 +186,7 @@ fn write(
                 .as_deref()
                 .and_then(|id| requests.open(id))
                 .map(|asked| asked.deadline(envelope.enqueued_at)),
+            schema_version: envelope.schema_version,
         };
         write_with_body(&mut out, &head, envelope)?;
     }

@@ -22,10 +22,11 @@ use super::problem::Problem;
 use super::publish::store;
 use super::queue_limits::{described, publish_quota};
 use super::replies::{ReplyView, write_reply};
+use super::schemas::check_schema;
 use super::{Gateway, SharedGateway, reply};
 use crate::batch::Awaiting;
 use crate::domain::{self, Asked, Invalid, Message, MessageId, QueueName, Seconds};
-use crate::store::{Publish, ReplyRead, ReplyTo};
+use crate::store::{Publish, ReplyRead, ReplyTo, SchemaOf};
 
 /// A request that has no reply yet.
 #[derive(Debug, Serialize, ToSchema)]
@@ -100,7 +101,7 @@ impl Rest {
         (status = 408, description = "`body-timeout`"),
         (status = 413, description = "`message-too-large`, `body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`; nothing was stored"),
+        (status = 422, description = "`invalid`, `schema-violation`; nothing was stored"),
         (status = 429, description = "`queue-full`, `rate-limited`; nothing was stored"),
         (status = 504, description = "`request-expired`: nobody answered by the deadline"),
     ),
@@ -188,6 +189,11 @@ async fn publish(
     let mut message = one.message;
     refuse_what_is_the_gateways(&message)?;
     message.check(queue.settings.max_message_bytes, &one.at, (gateway.clock)())?;
+    if let Some(version) = queue.schema_version {
+        let one = std::iter::once((&*one.at, &mut message));
+        let of = SchemaOf::Queue(queue.id);
+        Box::pin(check_schema(gateway, of, version, one)).await?;
+    }
     let now = gateway.broker.store().now().await?;
     let asked = Asked::new(rand::random(), name.clone(), timeout, now);
     let correlation_id = gateway.requests.seal(&asked);

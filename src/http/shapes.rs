@@ -85,6 +85,15 @@ pub(super) fn webhook_headers() -> Object {
     }))
 }
 
+/// A JSON Schema: an object of keywords, or true or false.
+pub(super) fn json_schema() -> Object {
+    object(json!({
+        "type": ["object", "boolean"],
+        "description": "A JSON Schema, at most 64 KiB: draft 2020-12, or what its `$schema` \
+            names (2019-09, 7, 6, 4).",
+    }))
+}
+
 /// What an API key may do.
 pub(super) fn scopes() -> Array {
     const SCOPE: &str =

@@ -31,6 +31,10 @@ pub(crate) struct RetainedHead {
     reply_to: Option<String>,
     traceparent: Option<String>,
     tracestate: Option<String>,
+    /// The version of the topic's or queue's schema that it was checked with; left out:
+    /// there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i32>,
     /// The JSON value, byte for byte as it was published.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
@@ -67,6 +71,7 @@ impl RetainedHead {
             reply_to: envelope.reply_to.clone(),
             traceparent: envelope.traceparent.clone(),
             tracestate: envelope.tracestate.clone(),
+            schema_version: envelope.schema_version,
             body: None,
             body_base64: None,
         }

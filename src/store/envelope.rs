@@ -28,6 +28,9 @@ pub struct Envelope {
     pub traceparent: Option<String>,
     /// W3C Trace Context.
     pub tracestate: Option<String>,
+    /// The version of the queue's or topic's schema that it was checked with; `None`: there
+    /// was none.
+    pub schema_version: Option<i32>,
     /// The topic it was published to; `None` for a publish to a queue.
     pub topic: Option<String>,
     /// What it was routed by; `None` for a publish to a queue.
@@ -48,6 +51,7 @@ impl Envelope {
             reply_to: row.try_get("reply_to")?,
             traceparent: row.try_get("traceparent")?,
             tracestate: row.try_get("tracestate")?,
+            schema_version: row.try_get("schema_version")?,
             topic: row.try_get("topic")?,
             routing_key: row.try_get("routing_key")?,
         })

@@ -76,6 +76,7 @@ mod queue_cache;
 mod queues;
 mod replies;
 mod runs;
+mod schemas;
 mod settle;
 mod storage;
 mod stream;
@@ -115,6 +116,7 @@ pub use publish_topic::{
 };
 pub use queues::{Put, Queue};
 pub use replies::{Answer, Answered, Reply, ReplyRead, ReplyTo};
+pub use schemas::{NewSchema, SchemaOf, SchemaVersion};
 pub use settle::{Fate, Settle, Settled};
 pub use storage::{Holder, HotTable, KeptFor, Partition, Storage};
 pub use stream::Retained;
@@ -190,6 +192,7 @@ pub struct Store {
     storage: Arc<storage::Observed>,
     queues: Arc<queue_cache::Cache>,
     topologies: Arc<topology::Cache>,
+    schemas: Arc<schemas::Compiled>,
     watermarks: Arc<watermark::Watermarks>,
     keys_version: Arc<keys::KeysVersion>,
     clock: Arc<replies::Clock>,
@@ -224,6 +227,7 @@ impl Store {
             storage: Arc::default(),
             queues: Arc::default(),
             topologies: Arc::default(),
+            schemas: Arc::default(),
             watermarks: Arc::default(),
             keys_version: Arc::default(),
             clock: Arc::default(),
@@ -329,7 +333,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 24] = [
+        let groups: [&[(&str, &str)]; 25] = [
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
@@ -354,6 +358,7 @@ impl Store {
             maintenance::STATEMENTS,
             numbers::STATEMENTS,
             partitions::STATEMENTS,
+            schemas::STATEMENTS,
         ];
         [groups.concat(), webhooks::STATEMENTS.concat()].concat()
     }

@@ -197,6 +197,7 @@ impl Store {
         if columns.line_up {
             query = query.bind(&columns.fair);
         }
+        let query = query.bind(&columns.schema_version);
         let began = Instant::now();
         let rows = query.fetch_all(&self.hot).await?;
         self.metrics.publish.record(rows.len(), began);
@@ -238,6 +239,19 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// Whether each of these dedup ids of a queue or topic belongs to a message.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn are_published(&self, of: i64, dedup_ids: &[&str]) -> Result<bool, Error> {
+        let mut ids = dedup_ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let ids: Vec<Option<&str>> = ids.into_iter().map(Some).collect();
+        let known = self.duplicates(&vec![of; ids.len()], &ids).await?;
+        Ok(known.len() == ids.len())
     }
 
     /// For each request, whether its queue has no room for it.
@@ -348,6 +362,15 @@ pub(super) fn sparse<T>(column: &[Option<T>]) -> &[Option<T>] {
     }
 }
 
+/// Makes `value` the last of a column that is to have `rows`. While no row has any
+/// it stays empty and takes no room: [`sparse`], from the start.
+pub(super) fn push_rare<T: Clone>(column: &mut Vec<Option<T>>, rows: usize, value: Option<T>) {
+    if value.is_some() || !column.is_empty() {
+        column.resize(rows - 1, None);
+        column.push(value);
+    }
+}
+
 /// The messages turned into the statement's arrays.
 #[derive(Default)]
 struct Columns<'a> {
@@ -370,6 +393,7 @@ struct Columns<'a> {
     fair: Vec<Option<bool>>,
     /// Whether any of them may have to wait for its key's turn.
     line_up: bool,
+    schema_version: Vec<Option<i32>>,
 }
 
 impl<'a> Columns<'a> {
@@ -406,5 +430,10 @@ impl<'a> Columns<'a> {
             self.fair.resize(self.queue_id.len() - 1, None);
             self.fair.push(message.fair);
         }
+        push_rare(
+            &mut self.schema_version,
+            self.queue_id.len(),
+            message.schema_version,
+        );
     }
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::{Overflowed, place, sparse};
+use super::publish::{Overflowed, place, push_rare, sparse};
 use super::topology::{Binding, Route};
 use super::{Error, Store, Topology, Turn, statements};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
@@ -313,6 +313,7 @@ impl Store {
         if columns.line_up {
             query = query.bind(&columns.fair);
         }
+        let query = query.bind(&columns.schema_version);
         let rows = query.fetch_all(&self.hot).await?;
         self.metrics
             .publish_topic
@@ -373,6 +374,7 @@ struct Columns<'a> {
     reply_to: Vec<Option<&'a str>>,
     traceparent: Vec<Option<&'a str>>,
     tracestate: Vec<Option<&'a str>>,
+    schema_version: Vec<Option<i32>>,
     dedup_id: Vec<Option<&'a str>>,
     dedup_window_ms: Vec<i64>,
     queues_to: Vec<i64>,
@@ -410,6 +412,11 @@ impl<'a> Columns<'a> {
         self.reply_to.push(message.reply_to.as_deref());
         self.traceparent.push(message.traceparent.as_deref());
         self.tracestate.push(message.tracestate.as_deref());
+        push_rare(
+            &mut self.schema_version,
+            self.topic_id.len(),
+            message.schema_version,
+        );
         self.dedup_id.push(message.dedup_id.as_deref());
         self.dedup_window_ms
             .push(topic.settings.dedup_window.as_millis());

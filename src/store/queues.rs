@@ -25,6 +25,8 @@ pub struct Queue {
     pub fair_seen: bool,
     /// Counts changes of the settings, from 1.
     pub version: i64,
+    /// The version of its schema that publishes are checked with.
+    pub schema_version: Option<i32>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When its settings were last changed.
@@ -68,8 +70,8 @@ const COLUMNS: &str = "id, name, lease_ms, max_attempts, backoff_initial_ms, bac
     backoff_max_ms, backoff_jitter, message_ttl_ms, delay_ms, max_ready, overflow,
     max_message_bytes, dedup_window_ms, dead_letter_enabled, dead_letter_keep_expired,
     dead_letter_retention_ms, retry_every_ms, retry_max_rounds, max_in_flight, publish_per_second,
-    receive_per_second, rate_burst, ordered, on_blocked, fair, fair_seen, version, created_at,
-    updated_at";
+    receive_per_second, rate_burst, ordered, on_blocked, fair, fair_seen, version, schema_version,
+    created_at, updated_at";
 
 /// Whether one of the patterns $4 of names takes `name`; null takes all.
 pub(super) const SEEN: &str = "($4::text[] IS NULL OR EXISTS (
@@ -376,6 +378,7 @@ fn queue(row: &PgRow) -> Result<Queue, Error> {
         },
         fair_seen: row.try_get("fair_seen")?,
         version: row.try_get("version")?,
+        schema_version: row.try_get("schema_version")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -24,6 +24,8 @@ pub struct Topic {
     pub settings: TopicSettings,
     /// Counts changes of the settings, from 1.
     pub version: i64,
+    /// The version of its schema that publishes are checked with.
+    pub schema_version: Option<i32>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When its settings were last changed.
@@ -31,7 +33,7 @@ pub struct Topic {
 }
 
 const COLUMNS: &str = "id, name, retention_ms, max_message_bytes, dedup_window_ms, version,
-    created_at, updated_at";
+    schema_version, created_at, updated_at";
 
 /// How often a change that somebody else's got in the way of is tried again.
 pub(super) const TRIES: usize = 10;
@@ -212,6 +214,7 @@ pub(super) fn topic(row: &PgRow) -> Result<Topic, Error> {
             dedup_window: Seconds::from_millis(row.try_get("dedup_window_ms")?),
         },
         version: row.try_get("version")?,
+        schema_version: row.try_get("schema_version")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

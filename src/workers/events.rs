@@ -133,6 +133,7 @@ fn message(topology: &Topology, event: &Event, queue: Option<&QueueName>) -> Opt
             reply_to: None,
             traceparent: None,
             tracestate: None,
+            schema_version: None,
         },
         routing_key,
         route,

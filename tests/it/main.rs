@@ -12,6 +12,7 @@ mod embedded;
 mod faults;
 mod http;
 mod metrics;
+mod model;
 mod order;
 mod store;
 mod telemetry;

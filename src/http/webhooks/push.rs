@@ -46,6 +46,11 @@ const HEADERS: &[(&str, bool, &str)] = &[
     ),
     ("postrider-reply-to", false, "The message's `reply_to`"),
     (
+        "postrider-schema-version",
+        false,
+        "The version of the topic's or queue's schema that the message was checked with",
+    ),
+    (
         "postrider-header-NAME",
         false,
         "Each of the message's `headers`, by its name",

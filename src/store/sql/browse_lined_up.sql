@@ -6,7 +6,7 @@ SELECT
     l.message_id, 'ready' AS state, l.attempts, l.priority, l.message_id AS position,
     NULL::timestamptz AS wake_at, l.expires_at,
     m.enqueued_at, m.body, m.content_type, m.headers, m.key, m.correlation_id, m.reply_to,
-    m.traceparent, m.tracestate, m.topic, m.routing_key
+    m.traceparent, m.tracestate, m.topic, m.routing_key, m.schema_version
 FROM (
     SELECT lined_up.*
     FROM postrider.lined_up

@@ -6,7 +6,7 @@ SELECT
     p.message_id, CASE WHEN $2 THEN 'leased' ELSE 'delayed' END AS state, p.attempts, p.priority,
     0::bigint AS position, p.wake_at, p.expires_at,
     m.enqueued_at, m.body, m.content_type, m.headers, m.key, m.correlation_id, m.reply_to,
-    m.traceparent, m.tracestate, m.topic, m.routing_key
+    m.traceparent, m.tracestate, m.topic, m.routing_key, m.schema_version
 FROM (
     SELECT parked.*
     FROM postrider.parked

@@ -6,7 +6,7 @@ SELECT
     r.message_id, 'ready' AS state, r.attempts, r.priority, r.position,
     NULL::timestamptz AS wake_at, r.expires_at,
     m.enqueued_at, m.body, m.content_type, m.headers, m.key, m.correlation_id, m.reply_to,
-    m.traceparent, m.tracestate, m.topic, m.routing_key
+    m.traceparent, m.tracestate, m.topic, m.routing_key, m.schema_version
 FROM (
     SELECT near.*
     FROM generate_series($2::integer, 0, -1) AS lane (priority)

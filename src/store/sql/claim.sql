@@ -65,25 +65,25 @@ SELECT
     live.n, live.message_id, live.token, live.attempts + 1 AS attempt, live.priority,
     now() + live.lease_ms * interval '1 ms' AS lease_expires_at,
     m.enqueued_at, m.body, m.content_type, m.headers, m.key, m.correlation_id, m.reply_to,
-    m.traceparent, m.tracestate, m.topic, m.routing_key
+    m.traceparent, m.tracestate, m.topic, m.routing_key, m.schema_version
 FROM live
 CROSS JOIN LATERAL (
     SELECT
         enqueued_at, body, content_type, headers, key, correlation_id, reply_to, traceparent,
-        tracestate, topic, routing_key
+        tracestate, topic, routing_key, schema_version
     FROM postrider.messages
     WHERE messages.id = live.message_id AND NOT live.straggler
     UNION ALL
     SELECT
         enqueued_at, body, content_type, headers, key, correlation_id, reply_to, traceparent,
-        tracestate, topic, routing_key
+        tracestate, topic, routing_key, schema_version
     FROM postrider.stragglers
     WHERE stragglers.queue_id = $1 AND stragglers.message_id = live.message_id AND live.straggler
 ) AS m
 UNION ALL
 SELECT
     0, 0, 0, count(*)::integer, 0::smallint, now(), now(), '', NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL
 FROM picked
 WHERE NOT live
 HAVING count(*) > 0

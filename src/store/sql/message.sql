@@ -25,14 +25,15 @@ WITH place AS MATERIALIZED (
 SELECT
     $2 AS message_id, place.state, place.attempts, place.priority, place.wake_at,
     place.expires_at, m.enqueued_at, m.body, m.content_type, m.headers, m.key,
-    m.correlation_id, m.reply_to, m.traceparent, m.tracestate, m.topic, m.routing_key
+    m.correlation_id, m.reply_to, m.traceparent, m.tracestate, m.topic, m.routing_key,
+    m.schema_version
 FROM place
 CROSS JOIN LATERAL postrider.body_of($1, $2, place.straggler) AS m
 UNION ALL
 SELECT
     d.message_id, 'dead', d.attempts, d.priority, NULL, d.expires_at, d.enqueued_at, d.body,
     d.content_type, d.headers, d.key, d.correlation_id, d.reply_to, d.traceparent, d.tracestate,
-    d.topic, d.routing_key
+    d.topic, d.routing_key, d.schema_version
 FROM postrider.dead_letters AS d
 WHERE d.queue_id = $1 AND d.message_id = $2
 LIMIT 1

@@ -16,10 +16,11 @@ WITH moving AS MATERIALIZED (
 ), copied AS (
     INSERT INTO postrider.stragglers
         (queue_id, message_id, enqueued_at, body, content_type, headers, key, correlation_id,
-         reply_to, traceparent, tracestate, topic, routing_key)
+         reply_to, traceparent, tracestate, topic, routing_key, schema_version)
     SELECT
         moving.queue_id, moving.message_id, m.enqueued_at, m.body, m.content_type, m.headers,
-        m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate, m.topic, m.routing_key
+        m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate, m.topic, m.routing_key,
+        m.schema_version
     FROM moving
     CROSS JOIN LATERAL postrider.body_of(moving.queue_id, moving.message_id, false) AS m
     ON CONFLICT DO NOTHING

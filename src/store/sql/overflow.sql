@@ -45,12 +45,12 @@ kept AS (
     INSERT INTO postrider.dead_letters
         (queue_id, message_id, expires_at, reason, attempts, rounds, priority, enqueued_at, body,
          content_type, headers, key, correlation_id, reply_to, traceparent, tracestate, topic,
-         routing_key)
+         routing_key, schema_version)
     SELECT
         taken.queue_id, taken.message_id, now() + queue.dead_letter_retention_ms * interval '1 ms',
         'overflow', taken.attempts, m.rounds, taken.priority, m.enqueued_at, m.body,
         m.content_type, m.headers, m.key, m.correlation_id, m.reply_to, m.traceparent,
-        m.tracestate, m.topic, m.routing_key
+        m.tracestate, m.topic, m.routing_key, m.schema_version
     FROM taken
     CROSS JOIN LATERAL (
         SELECT queues.dead_letter_retention_ms

@@ -21,18 +21,21 @@ WITH input AS MATERIALIZED (
     FROM unnest(
         $1::bigint[], $2::bytea[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[],
         $7::bigint[], $8::timestamptz[], $9::bigint[], $10::boolean[], $11::text[], $12::text[],
-        $13::text[], $14::text[]
+        $13::text[], $14::text[], $15::integer[]
     ) WITH ORDINALITY AS i (
         queue_id, body, content_type, headers, key, priority,
         delay_ms, deliver_at, ttl_ms, own_ttl,
-        correlation_id, reply_to, traceparent, tracestate, ord)
+        correlation_id, reply_to, traceparent, tracestate, schema_version, ord)
     WHERE (SELECT pg_current_xact_id()) IS NOT NULL
       AND i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1) AND NOT ordered))
 ),
 stored AS (
     INSERT INTO postrider.messages
-        (id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate)
-    SELECT id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate
+        (id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
+         schema_version)
+    SELECT
+        id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
+        schema_version
     FROM input
 ),
 made_ready AS (

@@ -23,11 +23,11 @@ WITH given AS MATERIALIZED (
     FROM unnest(
         $1::bigint[], $2::bytea[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[],
         $7::bigint[], $8::timestamptz[], $9::bigint[], $10::boolean[], $11::text[], $12::text[],
-        $13::text[], $14::text[], $15::text[], $16::bigint[], $17::boolean[]
+        $13::text[], $14::text[], $15::text[], $16::bigint[], $17::boolean[], $18::integer[]
     ) WITH ORDINALITY AS i (
         queue_id, body, content_type, headers, key, priority,
         delay_ms, deliver_at, ttl_ms, own_ttl, correlation_id, reply_to, traceparent, tracestate,
-        dedup_id, dedup_window_ms, fair, ord)
+        dedup_id, dedup_window_ms, fair, schema_version, ord)
     JOIN postrider.queues AS known ON known.id = i.queue_id
     WHERE known.id = ANY($1)
     ORDER BY ord
@@ -94,8 +94,11 @@ won AS (
 ),
 stored AS (
     INSERT INTO postrider.messages
-        (id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate)
-    SELECT id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate
+        (id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
+         schema_version)
+    SELECT
+        id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
+        schema_version
     FROM input
     WHERE dedup_id IS NULL OR id IN (SELECT message_id FROM won)
 ),

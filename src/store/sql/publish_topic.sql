@@ -3,7 +3,7 @@
 -- messages, and not at all where no queue matched and the topic retains
 -- nothing; a topic that retains gets a row in stream.
 --
--- $1 to $17: the messages, a row each; $8 and $10 (delay, time to live) are null
+-- $1 to $17 and $21: the messages, a row each; $8 and $10 (delay, time to live) are null
 -- where each queue's own counts. $20: the queues that matched, those of one
 -- message after those of the other; $18 and $19 say up to which and from behind
 -- which they are this message's.
@@ -40,12 +40,12 @@ input AS MATERIALIZED (
         $1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::jsonb[], $7::text[],
         $8::bigint[], $9::timestamptz[], $10::bigint[], $11::smallint[], $12::text[],
         $13::text[], $14::text[], $15::text[], $16::text[], $17::bigint[], $18::bigint[],
-        $19::bigint[]
+        $19::bigint[], $21::integer[]
     ) WITH ORDINALITY AS i (
         topic_id, topic, routing_key, body, content_type, headers, key,
         delay_ms, deliver_at, ttl_ms, priority, correlation_id,
         reply_to, traceparent, tracestate, dedup_id, dedup_window_ms, queues_to,
-        queues_from, ord)
+        queues_from, schema_version, ord)
     WHERE (SELECT pg_current_xact_id()) IS NOT NULL
       AND i.topic_id = ANY(ARRAY(SELECT id FROM known))
 ),
@@ -116,10 +116,10 @@ copies AS MATERIALIZED (
 stored AS (
     INSERT INTO postrider.messages
         (id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
-         topic, routing_key)
+         topic, routing_key, schema_version)
     SELECT
         id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
-        topic, routing_key
+        topic, routing_key, schema_version
     FROM new
     WHERE retained OR id IN (SELECT message_id FROM copies)
 ),

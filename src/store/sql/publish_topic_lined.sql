@@ -22,12 +22,12 @@ given AS MATERIALIZED (
         $1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::jsonb[], $7::text[],
         $8::bigint[], $9::timestamptz[], $10::bigint[], $11::smallint[], $12::text[],
         $13::text[], $14::text[], $15::text[], $16::text[], $17::bigint[], $18::bigint[],
-        $19::bigint[], $21::boolean[]
+        $19::bigint[], $21::boolean[], $22::integer[]
     ) WITH ORDINALITY AS i (
         topic_id, topic, routing_key, body, content_type, headers, key,
         delay_ms, deliver_at, ttl_ms, priority, correlation_id,
         reply_to, traceparent, tracestate, dedup_id, dedup_window_ms, queues_to,
-        queues_from, fair, ord)
+        queues_from, fair, schema_version, ord)
     WHERE i.topic_id = ANY(ARRAY(SELECT id FROM known))
 ),
 -- What may line up: whether a copy is delayed is seen below.
@@ -122,10 +122,10 @@ copies AS MATERIALIZED (
 stored AS (
     INSERT INTO postrider.messages
         (id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
-         topic, routing_key)
+         topic, routing_key, schema_version)
     SELECT
         id, body, content_type, headers, key, correlation_id, reply_to, traceparent, tracestate,
-        topic, routing_key
+        topic, routing_key, schema_version
     FROM new
     WHERE retained OR id IN (SELECT message_id FROM copies)
 ),

@@ -90,10 +90,12 @@ locked AS (
 kept AS (
     INSERT INTO postrider.stragglers
         (queue_id, message_id, rounds, enqueued_at, body, content_type, headers, key,
-         correlation_id, reply_to, traceparent, tracestate, topic, routing_key)
+         correlation_id, reply_to, traceparent, tracestate, topic, routing_key,
+         schema_version)
     SELECT
         $2, message_id, coalesce(rounds + $10::integer, 0), enqueued_at, body, content_type,
-        headers, key, correlation_id, reply_to, traceparent, tracestate, topic, routing_key
+        headers, key, correlation_id, reply_to, traceparent, tracestate, topic, routing_key,
+        schema_version
     FROM ordered
     -- Left from an earlier redrive, and not pruned yet.
     ON CONFLICT (queue_id, message_id) DO UPDATE

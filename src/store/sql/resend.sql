@@ -66,11 +66,12 @@ WITH seen AS MATERIALIZED (
 stored AS (
     INSERT INTO postrider.stragglers
         (queue_id, message_id, touched_at, enqueued_at, body, content_type, headers, key,
-         correlation_id, reply_to, traceparent, tracestate, topic, routing_key)
+         correlation_id, reply_to, traceparent, tracestate, topic, routing_key,
+         schema_version)
     SELECT
         $1, seen.message_id, coalesce(seen.touched_at, clock_timestamp()), m.enqueued_at, m.body,
         m.content_type, m.headers, m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate,
-        m.topic, m.routing_key
+        m.topic, m.routing_key, m.schema_version
     FROM seen
     CROSS JOIN LATERAL postrider.body_of($1, seen.message_id, seen.touched_at IS NOT NULL) AS m
     WHERE seen.pushed AND NOT seen.alive

@@ -78,14 +78,14 @@ died AS (
     INSERT INTO postrider.dead_letters
         (queue_id, message_id, expires_at, reason, attempts, rounds, priority, last_error,
          enqueued_at, body, content_type, headers, key, correlation_id, reply_to, traceparent,
-         tracestate, topic, routing_key, holds)
+         tracestate, topic, routing_key, schema_version, holds)
     SELECT
         settled.queue_id, settled.message_id,
         now() + queue.dead_letter_retention_ms * interval '1 ms',
         settled.reason, settled.attempts, m.rounds, settled.priority,
         coalesce(settled.error, history.error),
         m.enqueued_at, m.body, m.content_type, m.headers, m.key, m.correlation_id, m.reply_to,
-        m.traceparent, m.tracestate, m.topic, m.routing_key,
+        m.traceparent, m.tracestate, m.topic, m.routing_key, m.schema_version,
         queue.kills AND m.key IS NOT NULL AND settled.reason <> 'expired'
     FROM settled
     CROSS JOIN LATERAL (

@@ -9,7 +9,8 @@
 -- body is there as long as its partition, and that as long as the stream's.
 SELECT
     s.xid::text::bigint AS xid, s.message_id, m.enqueued_at, m.body, m.content_type, m.headers,
-    m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate, m.topic, m.routing_key
+    m.key, m.correlation_id, m.reply_to, m.traceparent, m.tracestate, m.topic, m.routing_key,
+    m.schema_version
 FROM (
     SELECT stream.xid, stream.message_id
     FROM postrider.topics
@@ -30,7 +31,7 @@ CROSS JOIN LATERAL (
     SELECT
         messages.enqueued_at, messages.body, messages.content_type, messages.headers,
         messages.key, messages.correlation_id, messages.reply_to, messages.traceparent,
-        messages.tracestate, messages.topic, messages.routing_key
+        messages.tracestate, messages.topic, messages.routing_key, messages.schema_version
     FROM postrider.messages
     WHERE messages.id = s.message_id
     OFFSET 0

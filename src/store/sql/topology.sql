@@ -5,7 +5,7 @@
 -- Index: topics' name, subscription_name_is_unique, queues_pkey.
 SELECT
     t.id, t.name, t.retention_ms, t.max_message_bytes, t.dedup_window_ms, t.version,
-    t.created_at, t.updated_at,
+    t.schema_version, t.created_at, t.updated_at,
     s.id AS subscription_id, s.name AS subscription_name, s.version AS subscription_version,
     s.filter::text AS filter, s.queue_id, s.queue_name, s.max_ready, s.overflow,
     s.ordered, s.fair, s.fair_seen

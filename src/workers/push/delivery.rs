@@ -185,6 +185,10 @@ fn describe(envelope: &Envelope, queue: &str, attempt: u32) -> Vec<(String, Stri
             headers.push((name.to_owned(), value.clone()));
         }
     }
+    if let Some(version) = envelope.schema_version {
+        let name = "postrider-schema-version".to_owned();
+        headers.push((name, version.to_string()));
+    }
     for (name, value) in &envelope.headers {
         headers.push((format!("postrider-header-{name}"), value.clone()));
     }

@@ -24,6 +24,7 @@ mod receive;
 mod redrive;
 mod requests;
 mod schema;
+mod schemas;
 mod server;
 mod storage;
 mod stream;

@@ -143,7 +143,7 @@ fn every_operation_is_described() {
             assert!(parameter["description"].is_string(), "{what} {parameter}");
         }
     }
-    assert_eq!(ids.len(), 57);
+    assert_eq!(ids.len(), 67);
 }
 
 #[test]
@@ -240,6 +240,14 @@ async fn every_example_runs_as_it_stands() {
     app.subscription("shop", "billing", json!({})).await;
     // Apart from those who receive: a webhook takes what they wait for.
     app.queue("pushed", json!({})).await;
+    // And from those who publish, one with a schema.
+    app.queue("checked", json!({})).await;
+    app.topic("checked", json!({})).await;
+    for owner in ["queues", "topics"] {
+        let path = format!("/v1/{owner}/checked/schema");
+        let put = app.put(&path, json!({"schema": false})).await;
+        put.expect(StatusCode::CREATED);
+    }
     let document = document();
     let mut ran = BTreeSet::new();
     // What takes messages away comes after what leaves them.
@@ -276,17 +284,20 @@ async fn every_example_runs_as_it_stands() {
                 .is_some_and(|(_, b)| b.get("receipts").is_some());
             let operation_id = operation["operationId"].as_str().unwrap();
             let (id, receipt) = prepare(&app, path, operation_id, wants_receipt).await;
-            let queue = if path.contains("/webhook") {
-                "pushed"
+            let (queue, topic) = if path.contains("/webhook") {
+                ("pushed", "shop")
+            } else if path.contains("/schema") {
+                ("checked", "checked")
             } else {
-                "orders"
+                ("orders", "shop")
             };
             let real = path
                 .replace("{queue}", queue)
                 .replace("{id}", &id)
                 .replace("{correlation_id}", &id)
                 .replace("{key}", operation_id)
-                .replace("{topic}", "shop")
+                .replace("{topic}", topic)
+                .replace("{version}", "1")
                 .replace("{subscription}", "billing");
             let real = if operation_id == "give_up_claim" {
                 format!("{real}?token={id}")

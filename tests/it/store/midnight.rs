@@ -35,6 +35,7 @@ fn publish_at(seconds: f64, queue_id: i64) -> String {
         "ARRAY[NULL]",
         "ARRAY['the same']",
         "ARRAY[3600000]",
+        "ARRAY[NULL::integer]",
     ];
     let mut sql = sql.replace("now()", &now);
     for (n, value) in values.iter().enumerate().rev() {
@@ -108,6 +109,7 @@ fn publish_topic_at(seconds: f64, topic_id: i64, queue_id: i64) -> String {
         "ARRAY[1]",
         "ARRAY[0]",
         &format!("ARRAY[{queue_id}]"),
+        "ARRAY[NULL::integer]",
     ];
     let mut sql = sql.replace("now()", &now);
     for (n, value) in values.iter().enumerate().rev() {

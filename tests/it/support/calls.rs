@@ -40,5 +40,6 @@ pub(crate) fn message(body: impl std::fmt::Display) -> Message {
         reply_to: None,
         traceparent: None,
         tracestate: None,
+        schema_version: None,
     }
 }

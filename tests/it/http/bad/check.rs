@@ -69,6 +69,10 @@ async fn furnish(gateway: &Gateway) -> There {
     gateway
         .subscription("shop", "s", json!({"queue": "work"}))
         .await;
+    gateway.queue("checked", json!({})).await;
+    let schema = json!({"schema": {"type": "integer"}});
+    let put = gateway.put("/v1/queues/checked/schema", schema).await;
+    put.expect(StatusCode::CREATED);
     let revived = revived(gateway).await;
     pushed(gateway).await;
     // Away from queues whose messages would run out of attempts meanwhile.
@@ -120,6 +124,7 @@ async fn fingerprint(database: &Database) -> Vec<(String, i64)> {
          UNION ALL SELECT 'replies', count(*) FROM postrider.replies
          UNION ALL SELECT 'claims', count(*) FROM postrider.claims
          UNION ALL SELECT 'webhooks', count(*) FROM postrider.webhooks
+         UNION ALL SELECT 'schemas', count(*) FROM postrider.schemas
          UNION ALL SELECT 'queue ' || name, version FROM postrider.queues
          UNION ALL SELECT 'topic ' || name, version FROM postrider.topics
          UNION ALL SELECT 'subscription ' || name, version FROM postrider.subscriptions

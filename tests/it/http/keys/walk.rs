@@ -56,6 +56,7 @@ fn steps(receipt: &str) -> Vec<Step> {
                     .replace("{key}", NAME)
                     .replace("{correlation_id}", "req_AQ")
                     .replace("{subscription}", "sub")
+                    .replace("{version}", "1")
                     .replace(
                         "{id}",
                         if path.contains("keys") {
