@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PRINT_OPENAPI = mkdir -p $(TARGET) && cargo run --quiet --locked -- openapi > $(TARGET)/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz bench bench-smoke soak deny openapi check check-fmt check-clippy check-doc check-openapi check-metrics
+.PHONY: help setup run test fuzz model bench bench-smoke soak deny openapi check check-fmt check-clippy check-doc check-openapi check-metrics
 
 help: ## what there is to type
 	@echo 'usage: make TARGET'
@@ -36,6 +36,9 @@ test: setup ## run every test; they start a Postgres of their own
 fuzz: setup ## fuzz the contract: schemathesis over the OpenAPI document, three minutes
 	cargo build --locked
 	scripts/fuzz-contract $(ARGS)
+
+model: setup ## a queue's whole life against a model: a minute, or ARGS="--minutes 30 --seed 7"
+	POSTRIDER_MODEL="$(ARGS)" cargo test --locked --test it model::the_whole -- --nocapture
 
 bench: setup ## measure, beside what the machine allows; some eight minutes and a release build
 	cargo bench --locked --profile dist --bench bench $(if $(findstring --peer-rabbitmq,$(ARGS)),--features peer-rabbitmq) -- $(ARGS)
