@@ -107,6 +107,7 @@ pub(crate) async fn reply_to_request(
         headers: input.headers,
         key: None,
         fair: None,
+        schema_version: None,
         priority: 0,
         delay: None,
         deliver_at: None,
