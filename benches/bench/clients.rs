@@ -1,9 +1,10 @@
 //! The clients of a queue.
 
+use std::io::Write as _;
 use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use crate::http::{Connection, post};
 use crate::load::Meter;
@@ -74,6 +75,31 @@ pub(crate) async fn publisher(
         let began = Instant::now();
         connection.expect(&request).await?;
         meter.count(batch, began);
+    }
+    Ok(())
+}
+
+/// Publishes single messages, each with an idempotency key of its own.
+pub(crate) async fn keyed_publisher(
+    address: String,
+    request: Rc<Vec<u8>>,
+    number: usize,
+    meter: Rc<Meter>,
+) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    let mut keyed = Vec::with_capacity(request.len() + 64);
+    let line = request.windows(2).position(|two| two == b"\r\n");
+    let (first, rest) = request.split_at(line.context("a request has lines")?);
+    let mut next = 0_u64;
+    while meter.runs() {
+        next += 1;
+        keyed.clear();
+        keyed.extend_from_slice(first);
+        write!(keyed, "\r\nIdempotency-Key: client-{number}-{next}")?;
+        keyed.extend_from_slice(rest);
+        let began = Instant::now();
+        connection.expect(&keyed).await?;
+        meter.count(1, began);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Scale;
-use crate::clients::{self, consumer, cycle, publish_request, publisher};
+use crate::clients::{self, consumer, cycle, keyed_publisher, publish_request, publisher};
 use crate::floor::Floor;
 use crate::gateway::Gateway;
 use crate::load::{self, Rate, as_f64};
@@ -47,6 +47,23 @@ pub(crate) async fn publish(
                 batch as u64,
                 meter,
             )
+        },
+    )
+    .await
+}
+
+/// Publishes of single messages with an idempotency key by 64 clients.
+pub(crate) async fn publish_keyed(gateway: &Gateway, scale: &Scale) -> anyhow::Result<Rate> {
+    new_queue(gateway).await?;
+    let request = Rc::new(publish_request(QUEUE, 1));
+    load::run(
+        &gateway.processes,
+        64,
+        scale.warm_up,
+        scale.line,
+        |number, meter| {
+            let address = gateway.address.clone();
+            keyed_publisher(address, Rc::clone(&request), number, meter)
         },
     )
     .await

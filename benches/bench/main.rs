@@ -235,6 +235,7 @@ impl Bench {
             pgbench,
         };
         self.publishes(floors).await?;
+        self.keyed().await?;
         self.consumers(floors).await?;
         self.everything().await?;
         self.wal().await?;
@@ -299,6 +300,17 @@ impl Bench {
                 (_, 100) => line.with(Target::at_least("pgbench", pgbench, 5.0)),
                 _ => line,
             });
+        }
+        Ok(())
+    }
+
+    async fn keyed(&mut self) -> anyhow::Result<()> {
+        let what = "publish one by one with an Idempotency-Key, 64 connections";
+        if self.wants(what) {
+            let gateway = Gateway::start().await?;
+            let rate = lines::publish_keyed(&gateway, &self.scale).await?;
+            gateway.stop().await?;
+            self.add(Line::rate(what, &rate));
         }
         Ok(())
     }

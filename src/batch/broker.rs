@@ -9,11 +9,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::after::After;
+use super::once::{self, PublishOnce, PublishOnceResult};
 use super::publishing::{self, tell_of};
 use super::receivers::{Received, Receivers};
 use super::requests::{
-    ACKS, Acks, EXTENDS, Extends, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles,
+    ACKS, Acks, EXTENDS, Extends, ONCE, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles,
+    TRANSACTIONS,
 };
+use super::transact::{self, Transact, TransactResult};
 use super::turns::{Told, Turns, ordered_acks};
 use super::{Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
@@ -31,6 +35,8 @@ pub struct Broker {
     /// with them.
     lined_publishes: Batcher<Publish, PublishResult>,
     topic_publishes: Batcher<PublishTopic, PublishTopicResult>,
+    once: Batcher<PublishOnce, PublishOnceResult>,
+    transactions: Batcher<Transact, TransactResult>,
     acks: Batcher<Acks, Vec<Settled>>,
     /// Those of ordered queues.
     pub(super) ordered_acks: Batcher<OrderedAcks, Vec<Settled>>,
@@ -76,6 +82,9 @@ impl Broker {
             events: Arc::clone(&events),
         };
         let turns = Arc::new(Turns::start(store, told.clone(), tracker, stop));
+        let after = After::new(told.clone(), Arc::clone(&turns));
+        let (once_store, after_once) = (store.clone(), after.clone());
+        let (transact_store, after_transact) = (store.clone(), after);
         let publish_events = Arc::clone(&events);
         let publish_store = store.clone();
         let ack_store = store.clone();
@@ -95,6 +104,14 @@ impl Broker {
             }),
             lined_publishes: publishing::lined(store, &turns, &events, tracker, stop),
             topic_publishes: publishing::to_topics(store, &turns, &told, tracker, stop),
+            once: Batcher::start(tracker, stop, ONCE, move |items| {
+                let (store, after) = (once_store.clone(), after_once.clone());
+                async move { once::publish(&store, &after, items).await }
+            }),
+            transactions: Batcher::start(tracker, stop, TRANSACTIONS, move |items| {
+                let (store, after) = (transact_store.clone(), after_transact.clone());
+                async move { transact::transact(&store, &after, items).await }
+            }),
             acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
                 let store = ack_store.clone();
                 async move {
@@ -150,6 +167,8 @@ impl Broker {
         self.lined_publishes.count_waits(&metrics.publish.wait);
         self.topic_publishes
             .count_waits(&metrics.publish_topic.wait);
+        self.once.count_waits(&metrics.publish_once.wait);
+        self.transactions.count_waits(&metrics.transact.wait);
         self.acks.count_waits(&metrics.ack.wait);
         self.ordered_acks.count_waits(&metrics.ack.wait);
         self.settles.count_waits(&metrics.settle.wait);
@@ -240,6 +259,24 @@ impl Broker {
     /// [`Error::Overloaded`].
     pub async fn publish_topic(&self, request: PublishTopic) -> Result<PublishTopicResult, Error> {
         self.topic_publishes.call(request).await
+    }
+
+    /// Stores the messages of a request with an idempotency key, if it is the first
+    /// with it; when it returns they are committed and flushed, and so is the answer.
+    ///
+    /// # Errors
+    /// As [`Self::publish`]; the same request may be sent again.
+    pub async fn publish_once(&self, request: PublishOnce) -> Result<PublishOnceResult, Error> {
+        self.once.call(request).await
+    }
+
+    /// Does steps together, or none of them.
+    ///
+    /// # Errors
+    /// Any; whether they took effect is then not known, unless
+    /// [`Error::Overloaded`].
+    pub async fn transact(&self, request: Transact) -> Result<TransactResult, Error> {
+        self.transactions.call(transact::planned(request)).await
     }
 
     /// Leases messages to a receiver, waiting for them if it is patient.
@@ -381,7 +418,7 @@ impl Broker {
 }
 
 /// What is to be done with a lease, as [`decide`] says.
-fn plan(queue: &Queue, item: Settling) -> Settle {
+pub(super) fn plan(queue: &Queue, item: Settling) -> Settle {
     let Settling {
         lease,
         failure,

@@ -14,16 +14,19 @@
 //! task is never dropped, and a caller that hangs up only drops its end of a
 //! channel.
 
+mod after;
 mod broker;
 mod due;
 mod events;
 mod fair;
 mod hints;
+mod once;
 mod pace;
 mod publishing;
 mod receivers;
 mod replies;
 mod requests;
+mod transact;
 mod turns;
 
 use std::collections::VecDeque;
@@ -41,8 +44,12 @@ pub use broker::{Broker, Settling};
 pub use due::DueSchedule;
 pub use events::Events;
 pub use hints::Hints;
+pub use once::{NotPublished, PublishOnce, PublishOnceResult, PublishedOnce, To};
 pub use receivers::{Received, Wait};
 pub use replies::{Awaiting, Replies};
+pub use transact::{NotDone, Transact, TransactResult};
+
+use broker::plan;
 
 use crate::metrics::Histogram;
 use crate::spans::{Asking, Span};

@@ -113,7 +113,7 @@ fn held(left: std::time::Duration) -> Problem {
 }
 
 /// 409: somebody else has had it since.
-fn lost() -> Problem {
+pub(super) fn claim_lost() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "claim-lost",
@@ -204,7 +204,7 @@ pub(crate) async fn complete_claim(
 ) -> Result<Response, Problem> {
     let token = ClaimToken::parse(&request.token, "/token")?;
     let completed = gateway.broker.store().complete_claim(&key, token).await?;
-    completed.map(|was| done(&key, was)).ok_or_else(lost)
+    completed.map(|was| done(&key, was)).ok_or_else(claim_lost)
 }
 
 /// Whose claim to give up.
@@ -244,7 +244,7 @@ pub(crate) async fn give_up_claim(
     let token = ClaimToken::parse(&params.token, "token")?;
     match gateway.broker.store().give_up_claim(&key, token).await? {
         ClaimGivenUp::Free => Ok(StatusCode::NO_CONTENT),
-        ClaimGivenUp::Lost => Err(lost()),
+        ClaimGivenUp::Lost => Err(claim_lost()),
         ClaimGivenUp::Done => Err(Problem::new(
             StatusCode::CONFLICT,
             "claim-done",

@@ -28,7 +28,7 @@ use super::limits::{Quota, Standing};
 use super::operations::OPERATIONS;
 use super::problem::Problem;
 use super::told::Told;
-use super::{Gateway, head_limits, openapi};
+use super::{Gateway, head_limits, idempotency, openapi};
 use crate::metrics::{InHand, Requests};
 
 /// What makes an answer of a panic.
@@ -125,8 +125,9 @@ where
         let Some(in_hand) = self.gateway.capacity.take(request.uri().path()) else {
             return open.refused(overloaded());
         };
-        // The hot paths have no use for the caller.
-        let asks = found.is_none_or(|found| !found.operation.is_hot());
+        // The hot paths have no use for the caller, unless they are to happen once.
+        let asks = found.is_none_or(|found| !found.operation.is_hot())
+            || idempotency::has_key(request.headers());
         let granted = match self.gateway.gate.admit(&request, found, self.peer) {
             Admission::Granted(granted) => granted,
             Admission::Refused(problem) => return open.refused(problem),

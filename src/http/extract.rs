@@ -290,7 +290,8 @@ fn refusal<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Problem {
 
 /// A `T` that is written as an object. Alone, serde's derived types also take
 /// arrays of their fields.
-struct Object<T>(T);
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

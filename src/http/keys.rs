@@ -178,6 +178,10 @@ fn not_found() -> Problem {
 ///
 /// The answer shows the key, this once: only a keyed hash of it is stored. Send
 /// it as `Authorization: Bearer pr_...`.
+///
+/// An `Idempotency-Key` does nothing here: the answer that it would keep has a secret
+/// in it. If an answer is lost, the list shows the key by its name, to be revoked or
+/// rotated.
 #[utoipa::path(
     post, path = "/v1/keys", tag = "Keys",
     request_body = KeyRequest,

@@ -173,6 +173,11 @@ pub(crate) async fn read_messages(
 ) -> Result<Vec<Described>, Problem> {
     // From here on the batcher has bounds of its own.
     let (bytes, _room) = read_body(capacity, headers, body).await?;
+    parse_messages(headers, bytes)
+}
+
+/// The messages of a request whose body was read.
+pub(crate) fn parse_messages(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Described>, Problem> {
     let trace = Trace::to_keep(headers);
     if is_json(headers) {
         from_json(&bytes, &trace)
@@ -270,6 +275,20 @@ impl MessageInput<'_> {
             return false;
         };
         headers.is_empty()
+    }
+
+    /// The one message that this describes.
+    pub(crate) fn one(
+        self,
+        bytes: &Bytes,
+        at: String,
+        trace: &Trace,
+    ) -> Result<Described, domain::Error> {
+        if self.messages.is_some() {
+            let pointer = format!("{at}/messages");
+            return Err(domain::Error::invalid(pointer, "one message each"));
+        }
+        self.message(bytes, at, trace)
     }
 
     /// The message that this describes, found at `at` in `bytes`.

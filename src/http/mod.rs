@@ -20,6 +20,7 @@ mod extract;
 mod extract_tests;
 mod head_limits;
 mod health;
+mod idempotency;
 mod keys;
 mod limits;
 mod listen;
@@ -40,6 +41,7 @@ mod queue_config;
 mod queue_limits;
 mod queues;
 mod receive;
+mod redrive;
 mod replies;
 mod reply;
 mod requests;
@@ -53,6 +55,8 @@ mod subscription_config;
 mod subscriptions;
 mod told;
 mod topics;
+mod transact;
+mod transact_input;
 mod waiting;
 mod webhooks;
 mod whole;
@@ -79,7 +83,7 @@ pub use waiting::meanwhile;
 use crate::batch::Broker;
 use crate::domain::{AllowList, QueueName, ReceiptKey, RequestKey, SealingKey};
 use crate::spans;
-use crate::store::{Queue, Topic, Topology};
+use crate::store::{Kept, Queue, Topic, Topology};
 use crate::telemetry::RequestLog;
 use crate::webhook::Pusher;
 use problem::Problem;
@@ -198,6 +202,22 @@ fn reply<T: Serialize>(status: StatusCode, value: &T) -> Response {
 /// with curl.
 fn json_bytes(status: StatusCode, mut json: Vec<u8>) -> Response {
     json.push(b'\n');
+    whole_json(status, json)
+}
+
+/// A JSON answer with the newline in it, to be kept under an idempotency key.
+fn to_keep<T: Serialize>(status: StatusCode, value: &T) -> Kept {
+    // What is written here are structs of strings and numbers.
+    let mut body = serde_json::to_vec(value).unwrap_or_default();
+    body.push(b'\n');
+    Kept {
+        status: status.as_u16(),
+        location: None,
+        body,
+    }
+}
+
+fn whole_json(status: StatusCode, json: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     response.headers_mut().insert(

@@ -56,28 +56,11 @@ pub(crate) async fn nack(
     Query(NoParams {}): Query<NoParams>,
     Json(request): Json<NackRequest>,
 ) -> Result<Response, Problem> {
-    if let Some(delay) = request.delay_seconds {
-        if !(Seconds::ZERO..=Seconds::YEAR).contains(&delay) {
-            return Err(Problem::invalid(
-                "/delay_seconds",
-                "must be from 0 to 31536000",
-            ));
-        }
-        if request.dead_letter {
-            return Err(Problem::invalid(
-                "/delay_seconds",
-                "not together with dead_letter",
-            ));
-        }
-    }
-    if let Some(reason) = &request.reason
-        && (reason.chars().count() > 1000 || reason.contains('\0'))
-    {
-        return Err(Problem::invalid(
-            "/reason",
-            "must be at most 1000 characters without NUL",
-        ));
-    }
+    check_nack(
+        request.delay_seconds,
+        request.reason.as_deref(),
+        request.dead_letter,
+    )?;
     let queue = gateway.queue(&name).await?;
     let mut receipts = Receipts::open(&gateway, &queue, &request.receipts)?;
     let failure = if request.dead_letter {
@@ -97,4 +80,35 @@ pub(crate) async fn nack(
         .collect();
     let settled = gateway.broker.settle(&queue, items).await?;
     receipts.answer(settled.into_iter().map(nacked))
+}
+
+/// Refuses what cannot be said of a nack.
+pub(crate) fn check_nack(
+    delay: Option<Seconds>,
+    reason: Option<&str>,
+    dead_letter: bool,
+) -> Result<(), Problem> {
+    if let Some(delay) = delay {
+        if !(Seconds::ZERO..=Seconds::YEAR).contains(&delay) {
+            return Err(Problem::invalid(
+                "/delay_seconds",
+                "must be from 0 to 31536000",
+            ));
+        }
+        if dead_letter {
+            return Err(Problem::invalid(
+                "/delay_seconds",
+                "not together with dead_letter",
+            ));
+        }
+    }
+    if let Some(reason) = reason
+        && (reason.chars().count() > 1000 || reason.contains('\0'))
+    {
+        return Err(Problem::invalid(
+            "/reason",
+            "must be at most 1000 characters without NUL",
+        ));
+    }
+    Ok(())
 }

@@ -15,12 +15,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::idempotency::IDEMPOTENCY_KEY;
 use super::operations::Access;
 use super::problem::ProblemBody;
 use super::{
-    Gateway, SharedGateway, ack, blocked_keys, claims, dead_letters, extend, health, keys,
-    messages, metrics, nack, publish, publish_topic, purge, queues, receive, replies, reply,
-    requests, schemas, shapes, storage, stream, subscriptions, topics, uncancelled, webhooks,
+    Gateway, SharedGateway, ack, blocked_keys, claims, dead_letters, extend, health, idempotency,
+    keys, messages, metrics, nack, publish, publish_topic, purge, queues, receive, redrive,
+    replies, reply, requests, schemas, shapes, storage, stream, subscriptions, topics, transact,
+    uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -48,6 +50,15 @@ use super::{
     components(schemas(ProblemBody)),
 )]
 struct Document;
+
+/// Operations that take an idempotency key.
+const KEYED: &[&str] = &[
+    "publish",
+    "publish_topic",
+    "redrive",
+    "resend_webhook",
+    "transact",
+];
 
 /// The name of the security scheme of API keys.
 pub(super) const KEY_SCHEME: &str = "api_key";
@@ -91,6 +102,7 @@ fn hot_routes() -> OpenApiRouter<SharedGateway> {
         .routes(routes!(ack::ack))
         .routes(routes!(nack::nack))
         .routes(routes!(extend::extend))
+        .routes(routes!(transact::transact))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
@@ -135,7 +147,7 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
         .routes(routes!(keys::get_key, keys::delete_key))
         .routes(routes!(keys::rotate_key))
         .routes(routes!(dead_letters::list_dead_letters))
-        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(redrive::redrive))
         .routes(routes!(dead_letters::purge_dead_letters))
         .routes(routes!(
             dead_letters::get_dead_letter,
@@ -221,6 +233,9 @@ pub(super) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
             let id = operation.operation_id.as_deref().unwrap_or_default();
             let access = Access::of(id);
             operation.security = Some(access.security());
+            if KEYED.contains(&id) {
+                idempotency::describe(operation);
+            }
             let malformed = RefOr::T(Response::new(of_malformed(operation)));
             let responses = &mut operation.responses.responses;
             let of_bodies = [
@@ -286,6 +301,10 @@ fn of_malformed(operation: &Operation) -> String {
             // The one that continues a stream is a cursor, too.
             has(&ParameterIn::Query, &["cursor", "after"]),
             &["invalid-cursor"],
+        ),
+        (
+            has(&ParameterIn::Header, &[IDEMPOTENCY_KEY.as_str()]),
+            &["invalid-idempotency-key"],
         ),
         (
             operation.request_body.is_some(),

@@ -39,7 +39,7 @@ const HOT: &[&str] = &[
 pub(super) enum Access {
     /// No key.
     Open,
-    /// Any key; it is shown what that sees.
+    /// Any key; it is shown what that sees. What a transaction names it checks itself.
     Key,
     /// Any scope on the name in the path.
     Seen,
@@ -57,7 +57,10 @@ pub(super) enum Access {
 const ACCESS: &[(Access, &[&str])] = &[
     (Access::Open, &["livez", "readyz"]),
     // A reply is for whoever has the id and may publish to the request's queue.
-    (Access::Key, &["list_queues", "list_topics", "get_reply"]),
+    (
+        Access::Key,
+        &["list_queues", "list_topics", "get_reply", "transact"],
+    ),
     (
         Access::Seen,
         &[

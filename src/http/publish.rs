@@ -2,21 +2,29 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::body::read_body;
 use super::extract::{InQueue, NoParams, Query};
-use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
+use super::idempotency::{Keyed, answer, answer_seen, has_key, unless_answered};
+use super::message_input::{
+    Described, MessageInput, demand_content_type, parse_messages, read_messages,
+};
 use super::problem::Problem;
 use super::queue_limits::{described, publish_quota};
 use super::schemas::check_schema;
 use super::told::tell_messages;
-use super::{Gateway, SharedGateway, reply};
+use super::{Gateway, SharedGateway, reply, to_keep};
+use crate::batch::{NotPublished, PublishOnce, To};
 use crate::domain::{Message, MessageId, QueueName};
-use crate::store::{Publish, Published, Refusal, SchemaOf};
+use crate::store::{Kept, Once, Publish, Published, Queue, Refusal, SchemaOf};
 
 /// What was stored.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,6 +40,39 @@ pub(crate) struct PublishedMessage {
     id: MessageId,
     /// Whether it was stored before under this `dedup_id`.
     duplicate: bool,
+}
+
+impl PublishAnswer {
+    fn of(published: &[Published]) -> Self {
+        let messages = published.iter().map(|m| PublishedMessage {
+            id: MessageId(m.id),
+            duplicate: m.duplicate,
+        });
+        Self {
+            messages: messages.collect(),
+        }
+    }
+
+    fn to_keep(published: &[Published]) -> Kept {
+        to_keep(StatusCode::CREATED, &Self::of(published))
+    }
+}
+
+/// Refuses messages that are not for this queue.
+fn check(gateway: &Gateway, queue: &Queue, read: &[Described]) -> Result<(), Problem> {
+    let now = (gateway.clock)();
+    let max_bytes = queue.settings.max_message_bytes;
+    for Described {
+        at,
+        message,
+        routing,
+    } in read
+    {
+        routing.refuse()?;
+        routing.refuse_timeout()?;
+        message.check(max_bytes, at, now)?;
+    }
+    Ok(())
 }
 
 /// Publish messages
@@ -87,39 +128,23 @@ pub(crate) async fn publish(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     demand_content_type(&parts.headers)?;
+    if has_key(&parts.headers) {
+        // Not all have one, so the rest have no room for it.
+        return Box::pin(publish_once(gateway, name, parts, body)).await;
+    }
     let queue = gateway.queue(&name).await?;
     let mut read = read_messages(&gateway.capacity, &parts.headers, body).await?;
-    let now = (gateway.clock)();
-    let max_bytes = queue.settings.max_message_bytes;
-    for Described {
-        at,
-        message,
-        routing,
-    } in &read
-    {
-        routing.refuse()?;
-        routing.refuse_timeout()?;
-        message.check(max_bytes, at, now)?;
-    }
+    check(&gateway, &queue, &read)?;
     if let Some(version) = queue.schema_version {
-        let messages = read.iter_mut().map(|one| (&*one.at, &mut one.message));
-        let of = SchemaOf::Queue(queue.id);
         // In a box, which only those have who need it.
-        Box::pin(check_schema(&gateway, of, version, messages)).await?;
+        Box::pin(check_by_queue(&gateway, &queue, version, &mut read)).await?;
     }
     let quota = publish_quota(&queue.settings.rate_limit);
     let standing = gateway.limits.queues.publish(&queue, read.len())?;
     let messages = Arc::new(read.into_iter().map(|one| one.message).collect());
 
     let published = store(&gateway, &name, Publish { queue, messages }).await?;
-    let messages = published
-        .into_iter()
-        .map(|m| PublishedMessage {
-            id: MessageId(m.id),
-            duplicate: m.duplicate,
-        })
-        .collect();
-    let answer = reply(StatusCode::CREATED, &PublishAnswer { messages });
+    let answer = reply(StatusCode::CREATED, &PublishAnswer::of(&published));
     Ok(described(answer, quota, standing))
 }
 
@@ -140,7 +165,8 @@ pub(crate) async fn store(
             .await?
             .ok_or_else(|| Problem::queue_not_found(name))?;
         if with_schema || request.queue.schema_version.is_some() {
-            request.messages = Box::pin(checked_anew(gateway, &request)).await?;
+            request.messages =
+                Box::pin(checked_anew(gateway, &request.queue, &request.messages)).await?;
         }
         result = gateway.broker.publish(request).await?;
     }
@@ -155,8 +181,12 @@ pub(crate) async fn store(
 }
 
 /// A request's messages, checked by the schema of another queue of the same name.
-async fn checked_anew(gateway: &Gateway, request: &Publish) -> Result<Arc<Vec<Message>>, Problem> {
-    let mut messages = request.messages.to_vec();
+async fn checked_anew(
+    gateway: &Gateway,
+    queue: &Queue,
+    messages: &[Message],
+) -> Result<Arc<Vec<Message>>, Problem> {
+    let mut messages = messages.to_vec();
     let places: Vec<String> = match messages.len() {
         1 => vec![String::new()],
         many => (0..many)
@@ -166,10 +196,85 @@ async fn checked_anew(gateway: &Gateway, request: &Publish) -> Result<Arc<Vec<Me
     for message in &mut messages {
         message.schema_version = None;
     }
-    if let Some(version) = request.queue.schema_version {
-        let of = SchemaOf::Queue(request.queue.id);
+    if let Some(version) = queue.schema_version {
+        let of = SchemaOf::Queue(queue.id);
         let messages = places.iter().map(String::as_str).zip(&mut messages);
         check_schema(gateway, of, version, messages).await?;
     }
     Ok(Arc::new(messages))
+}
+
+/// Checks messages by the queue's schema.
+async fn check_by_queue(
+    gateway: &Gateway,
+    queue: &Queue,
+    version: i32,
+    read: &mut [Described],
+) -> Result<(), Problem> {
+    let messages = read.iter_mut().map(|one| (&*one.at, &mut one.message));
+    check_schema(gateway, SchemaOf::Queue(queue.id), version, messages).await
+}
+
+/// A publish with an idempotency key.
+async fn publish_once(
+    gateway: SharedGateway,
+    name: QueueName,
+    mut parts: Parts,
+    body: Body,
+) -> Result<Response, Problem> {
+    let keyed = Keyed::of(&mut parts, &gateway).await?;
+    let keyed = keyed.ok_or_else(|| Problem::of_status(StatusCode::BAD_REQUEST))?;
+    let headers = &parts.headers;
+    let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
+    let once = keyed.once("publish", &[name.as_str()], headers, &bytes);
+    let result = store_once(&gateway, &name, once, headers, bytes).await;
+    unless_answered(&gateway, once, result).await
+}
+
+async fn store_once(
+    gateway: &Gateway,
+    name: &QueueName,
+    once: Once,
+    headers: &HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    let mut queue = gateway.queue(name).await?;
+    let mut read = parse_messages(headers, bytes)?;
+    check(gateway, &queue, &read)?;
+    if let Some(version) = queue.schema_version {
+        check_by_queue(gateway, &queue, version, &mut read).await?;
+    }
+    let quota = publish_quota(&queue.settings.rate_limit);
+    let standing = gateway.limits.queues.publish(&queue, read.len())?;
+    let mut messages: Arc<Vec<_>> = Arc::new(read.into_iter().map(|one| one.message).collect());
+    let mut tried_anew = false;
+    loop {
+        let publish = Publish {
+            queue,
+            messages: Arc::clone(&messages),
+        };
+        let to = To::Queue(publish, PublishAnswer::to_keep);
+        match gateway
+            .broker
+            .publish_once(PublishOnce { once, to })
+            .await?
+        {
+            Ok(published) => {
+                tell_messages(published.ids);
+                return Ok(described(answer(published.kept), quota, standing));
+            }
+            Err(NotPublished::Seen(seen)) => return answer_seen(seen),
+            Err(NotPublished::Queue(Refusal::Full { max_ready })) => {
+                return Err(Problem::queue_full(name, max_ready));
+            }
+            Err(_) if tried_anew => return Err(Problem::queue_not_found(name)),
+            Err(_) => {
+                // Deleted since it was cached; it may be there anew.
+                tried_anew = true;
+                let now = gateway.broker.store().queue_now(name).await?;
+                queue = now.ok_or_else(|| Problem::queue_not_found(name))?;
+                messages = checked_anew(gateway, &queue, &messages).await?;
+            }
+        }
+    }
 }

@@ -3,21 +3,31 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::body::read_body;
 use super::extract::{InTopic, NoParams, Query};
-use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
+use super::idempotency::{Keyed, answer, answer_seen, has_key, unless_answered};
+use super::message_input::{
+    Described, MessageInput, demand_content_type, parse_messages, read_messages,
+};
 use super::problem::Problem;
 use super::resource::not_system;
 use super::schemas::check_schema;
 use super::told::tell_messages;
-use super::{Gateway, SharedGateway, reply};
+use super::{Gateway, SharedGateway, reply, to_keep};
+use crate::batch::{NotPublished, PublishOnce, To};
 use crate::domain::{Candidate, Message, MessageId, QueueName, RoutingKey};
-use crate::store::{PublishTopic, Routed, SchemaOf, Topic, TopicRefusal, Topology};
+use crate::store::{
+    Kept, Once, PublishTopic, Routed, SchemaOf, Topic, TopicPublished, TopicRefusal, Topology,
+};
 
 /// What was stored.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,6 +81,23 @@ pub(crate) struct MismatchView {
     detail: String,
 }
 
+impl TopicPublishAnswer {
+    fn of(published: &[TopicPublished]) -> Self {
+        let messages = published.iter().map(|m| TopicMessage {
+            id: MessageId(m.id),
+            duplicate: m.duplicate,
+            subscriptions: m.subscriptions,
+        });
+        Self {
+            messages: messages.collect(),
+        }
+    }
+
+    fn to_keep(published: &[TopicPublished]) -> Kept {
+        to_keep(StatusCode::CREATED, &Self::of(published))
+    }
+}
+
 /// What a filter looks at in a message.
 fn candidate<'a>(message: &'a Message, routing_key: &'a RoutingKey) -> Candidate<'a> {
     let json = match &message.content.content_type {
@@ -80,17 +107,26 @@ fn candidate<'a>(message: &'a Message, routing_key: &'a RoutingKey) -> Candidate
     Candidate::new(routing_key.as_str(), &message.headers, json)
 }
 
-fn routing_key(described: &Described) -> Result<RoutingKey, Problem> {
+pub(super) fn routing_key(described: &Described) -> Result<RoutingKey, Problem> {
     let routing = &described.routing;
     routing.refuse_timeout()?;
     let key = routing.key.as_deref().unwrap_or_default();
     Ok(RoutingKey::parse(key, &routing.key_at)?)
 }
 
+fn with_keys(read: Vec<Described>) -> Result<Vec<(Described, RoutingKey)>, Problem> {
+    read.into_iter()
+        .map(|one| {
+            let routing_key = routing_key(&one)?;
+            Ok((one, routing_key))
+        })
+        .collect()
+}
+
 /// Finds each message's way; refuses where one must have one and has none.
-fn route(
+pub(super) fn route<'d>(
     topology: &Topology,
-    described: &[(Described, RoutingKey)],
+    described: impl ExactSizeIterator<Item = (&'d Described, &'d RoutingKey)>,
 ) -> Result<Vec<Routed>, Problem> {
     let mut unroutable = Vec::new();
     let mut messages = Vec::with_capacity(described.len());
@@ -169,12 +205,12 @@ pub(crate) async fn publish_topic(
     not_system(&name, "topic")?;
     let (parts, body) = request.into_parts();
     demand_content_type(&parts.headers)?;
-    let mut topology = gateway.topology(&name).await?;
-    let mut described = Vec::new();
-    for one in read_messages(&gateway.capacity, &parts.headers, body).await? {
-        let routing_key = routing_key(&one)?;
-        described.push((one, routing_key));
+    if has_key(&parts.headers) {
+        // Not all have one, so the rest have no room for it.
+        return Box::pin(publish_topic_once(gateway, name, parts, body)).await;
     }
+    let mut topology = gateway.topology(&name).await?;
+    let mut described = with_keys(read_messages(&gateway.capacity, &parts.headers, body).await?)?;
     let now = (gateway.clock)();
     let (mut tried_anew, mut with_schema) = (false, false);
     loop {
@@ -186,20 +222,16 @@ pub(crate) async fn publish_topic(
             with_schema = true;
             Box::pin(check_by_topic(&gateway, &topology.topic, &mut described)).await?;
         }
-        let messages = Arc::new(route(&topology, &described)?);
+        let messages = Arc::new(route(
+            &topology,
+            described.iter().map(|(one, key)| (one, key)),
+        )?);
         let request = PublishTopic { topology, messages };
         match gateway.broker.publish_topic(request).await? {
             Ok(published) => {
                 tell_messages(published.iter().map(|m| m.id));
-                let messages = published
-                    .into_iter()
-                    .map(|m| TopicMessage {
-                        id: MessageId(m.id),
-                        duplicate: m.duplicate,
-                        subscriptions: m.subscriptions,
-                    })
-                    .collect();
-                return Ok(reply(StatusCode::CREATED, &TopicPublishAnswer { messages }));
+                let answer = TopicPublishAnswer::of(&published);
+                return Ok(reply(StatusCode::CREATED, &answer));
             }
             Err(TopicRefusal::NoTopic) if tried_anew => {
                 return Err(Problem::topic_not_found(&name));
@@ -232,6 +264,68 @@ async fn check_by_topic(
         .iter_mut()
         .map(|(one, _)| (&*one.at, &mut one.message));
     check_schema(gateway, SchemaOf::Topic(topic.id), version, messages).await
+}
+
+/// A publish with an idempotency key.
+async fn publish_topic_once(
+    gateway: SharedGateway,
+    name: QueueName,
+    mut parts: Parts,
+    body: Body,
+) -> Result<Response, Problem> {
+    let keyed = Keyed::of(&mut parts, &gateway).await?;
+    let keyed = keyed.ok_or_else(|| Problem::of_status(StatusCode::BAD_REQUEST))?;
+    let headers = &parts.headers;
+    let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
+    let once = keyed.once("publish_topic", &[name.as_str()], headers, &bytes);
+    let result = store_once(&gateway, &name, once, headers, bytes).await;
+    unless_answered(&gateway, once, result).await
+}
+
+async fn store_once(
+    gateway: &Gateway,
+    name: &QueueName,
+    once: Once,
+    headers: &HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    let mut topology = gateway.topology(name).await?;
+    let mut described = with_keys(parse_messages(headers, bytes)?)?;
+    let now = (gateway.clock)();
+    let mut tried_anew = false;
+    loop {
+        let max_bytes = topology.topic.settings.max_message_bytes;
+        for (one, _) in &described {
+            one.message.check(max_bytes, &one.at, now)?;
+        }
+        check_by_topic(gateway, &topology.topic, &mut described).await?;
+        let messages = Arc::new(route(
+            &topology,
+            described.iter().map(|(one, key)| (one, key)),
+        )?);
+        let publish = PublishTopic { topology, messages };
+        let to = To::Topic(publish, TopicPublishAnswer::to_keep);
+        match gateway
+            .broker
+            .publish_once(PublishOnce { once, to })
+            .await?
+        {
+            Ok(published) => {
+                tell_messages(published.ids);
+                return Ok(answer(published.kept));
+            }
+            Err(NotPublished::Seen(seen)) => return answer_seen(seen),
+            Err(NotPublished::Topic(TopicRefusal::Full { queue, max_ready })) => {
+                return Err(Problem::queue_full(&queue, max_ready));
+            }
+            Err(_) if tried_anew => return Err(Problem::topic_not_found(name)),
+            // Deleted since it was cached; it may be there anew.
+            Err(_) => {
+                tried_anew = true;
+                topology = gateway.topology_now(name).await?;
+            }
+        }
+    }
 }
 
 /// Explain where a message would go

@@ -154,7 +154,7 @@ pub(crate) fn lease_lost() -> Problem {
 }
 
 /// 409: an earlier message of the key first.
-pub(super) fn out_of_order() -> Problem {
+pub(crate) fn out_of_order() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "out-of-order",
@@ -164,7 +164,7 @@ pub(super) fn out_of_order() -> Problem {
 }
 
 /// 409: too late to extend.
-fn lease_expired() -> Problem {
+pub(crate) fn lease_expired() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "lease-expired",

@@ -115,6 +115,7 @@ pub(super) fn complete(document: &mut OpenApi) {
     if let Some(components) = &mut document.components {
         messages(&mut components.schemas);
         reply::describe(&mut components.schemas);
+        publish_parts(&mut components.schemas);
         redrive(&mut components.schemas);
         filters(&mut components.schemas);
     }
@@ -186,6 +187,30 @@ fn bodies(operation: &mut Operation) {
             schema(json!({"type": "string", "format": "binary"}))
         });
     }
+}
+
+/// What a transaction publishes: to a queue, or to a topic what is routed by.
+fn publish_parts(schemas: &mut Schemas) {
+    let part = |to: &str, messages: [&str; 2]| {
+        let [json, bytes] = messages.map(|name| format!("#/components/schemas/{name}"));
+        json!({
+            "type": "object",
+            "required": [to, "message"],
+            "properties": {
+                to: {"type": "string", "pattern": NAME, "maxLength": 80},
+                "message": {"oneOf": [{"$ref": json}, {"$ref": bytes}]},
+            },
+            "additionalProperties": false,
+        })
+    };
+    let parts = json!({
+        "description": "One message to publish, to a queue or to a topic.",
+        "oneOf": [
+            part("queue", ["Message", "BytesMessage"]),
+            part("topic", ["RoutedMessage", "RoutedBytesMessage"]),
+        ],
+    });
+    schemas.insert("PublishPart".to_owned(), schema(parts));
 }
 
 /// What a publish takes: one message or a batch, each with a JSON value or with

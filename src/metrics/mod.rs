@@ -56,6 +56,10 @@ pub struct Metrics {
     pub publish: Batches,
     /// `postrider_batch_*{verb="publish_topic"}`.
     pub publish_topic: Batches,
+    /// `postrider_batch_*{verb="publish_once"}`.
+    pub publish_once: Batches,
+    /// `postrider_batch_*{verb="transact"}`.
+    pub transact: Batches,
     /// `postrider_batch_*{verb="claim"}`.
     pub claim: Batches,
     /// `postrider_batch_*{verb="ack"}`.
@@ -168,6 +172,8 @@ impl Default for Metrics {
             webhooks: Webhooks::new(NAMED_QUEUES as usize),
             publish: Batches::new("publish"),
             publish_topic: Batches::new("publish_topic"),
+            publish_once: Batches::new("publish_once"),
+            transact: Batches::new("transact"),
             claim: Batches::new("claim"),
             ack: Batches::new("ack"),
             reply: Batches::new("reply"),
@@ -233,6 +239,8 @@ impl Metrics {
         let verbs = [
             &self.publish,
             &self.publish_topic,
+            &self.publish_once,
+            &self.transact,
             &self.claim,
             &self.ack,
             &self.reply,

@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::transaction::Transaction;
 use super::{Error, Store, statements};
 use crate::domain::{ClaimKey, ClaimToken, Seconds};
 
@@ -55,6 +56,17 @@ pub enum ClaimTaken {
     },
     /// It was done.
     Done(ClaimDone),
+}
+
+/// What became of a claim that a transaction completes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClaimCompleted {
+    /// It is done now.
+    Now,
+    /// It was done before, with the same token.
+    Before,
+    /// Somebody else has taken it since, or it is not there.
+    Lost,
 }
 
 /// A claim that was completed.
@@ -98,6 +110,28 @@ pub(super) fn completed(rows: &[PgRow]) -> Result<Vec<Option<ClaimDone>>, Error>
             .map(|(done_at, until)| ClaimDone { done_at, until }))
     };
     rows.iter().map(read).collect()
+}
+
+impl Transaction {
+    /// Completes claims; what became of each, in order.
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub(super) async fn complete(
+        &mut self,
+        claims: &[(ClaimKey, ClaimToken)],
+    ) -> Result<Vec<ClaimCompleted>, Error> {
+        let rows = self.on()?.fetch_all(completing(claims)).await?;
+        let done = completed(&rows)?;
+        let fate = |(row, done): (&PgRow, Option<ClaimDone>)| {
+            Ok(match (done, row.try_get("is_new")?) {
+                (None, _) => ClaimCompleted::Lost,
+                (Some(_), true) => ClaimCompleted::Now,
+                (Some(_), false) => ClaimCompleted::Before,
+            })
+        };
+        rows.iter().zip(done).map(fate).collect()
+    }
 }
 
 impl Store {

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::transaction::{On, Transaction};
 use super::{Cursor, Envelope, Error, Store, Turn, statements};
 use crate::domain::Seconds;
 
@@ -165,28 +166,7 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn redrive(&self, queue_id: i64, redrive: &Redrive) -> Result<Vec<Redriven>, Error> {
-        let rows = sqlx::query(REDRIVE)
-            .bind(queue_id)
-            .bind(redrive.to_queue_id)
-            .bind(redrive.ids.as_deref())
-            .bind(redrive.filter.reason)
-            .bind(redrive.filter.since)
-            .bind(redrive.filter.until)
-            .bind(redrive.limit)
-            .bind(redrive.apart.as_millis())
-            .bind(redrive.first_in.as_millis())
-            .bind(redrive.scheduled.then_some(1i32))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Redriven {
-                    message_id: row.try_get("message_id")?,
-                    delay_ms: row.try_get("delay_ms")?,
-                    lined_up: row.try_get("lined_up_key")?,
-                })
-            })
-            .collect()
+        redrive_on(&mut On::Alone(&self.pool), queue_id, redrive).await
     }
 
     /// Dead letters that the scheduled retry may put back now: queue and
@@ -203,6 +183,48 @@ impl Store {
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
             .collect()
     }
+}
+
+impl Transaction {
+    /// As [`Store::redrive`].
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn redrive(
+        &mut self,
+        queue_id: i64,
+        redrive: &Redrive,
+    ) -> Result<Vec<Redriven>, Error> {
+        redrive_on(&mut self.on()?, queue_id, redrive).await
+    }
+}
+
+pub(super) async fn redrive_on(
+    on: &mut On<'_>,
+    queue_id: i64,
+    redrive: &Redrive,
+) -> Result<Vec<Redriven>, Error> {
+    let query = sqlx::query(REDRIVE)
+        .bind(queue_id)
+        .bind(redrive.to_queue_id)
+        .bind(redrive.ids.as_deref())
+        .bind(redrive.filter.reason)
+        .bind(redrive.filter.since)
+        .bind(redrive.filter.until)
+        .bind(redrive.limit)
+        .bind(redrive.apart.as_millis())
+        .bind(redrive.first_in.as_millis())
+        .bind(redrive.scheduled.then_some(1i32));
+    let rows = on.fetch_all(query).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Redriven {
+                message_id: row.try_get("message_id")?,
+                delay_ms: row.try_get("delay_ms")?,
+                lined_up: row.try_get("lined_up_key")?,
+            })
+        })
+        .collect()
 }
 
 /// Later than any dead letter.

@@ -132,6 +132,17 @@ impl Error {
         }
     }
 
+    /// What the driver said, where that is where it comes from.
+    pub(super) fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Unavailable(error)
+            | Self::Retry(error)
+            | Self::StorageFull(error)
+            | Self::Inconsistent(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether the server knows neither this role nor this database, or not this
     /// password: at the start, waiting does not mend that.
     #[must_use]

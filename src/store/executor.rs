@@ -9,7 +9,7 @@ use sqlx::{Either, Execute, Executor, SqlStr};
 use super::pool::Pool;
 
 /// What a statement fails with whose connection was cut.
-fn was_cut() -> sqlx::Error {
+pub(super) fn was_cut() -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(
         std::io::ErrorKind::TimedOut,
         "the connection to the database has gone silent",

@@ -63,6 +63,7 @@ mod error;
 mod executor;
 mod fair;
 mod gateways;
+mod idempotency;
 mod keys;
 mod maintenance;
 mod migrations;
@@ -83,6 +84,8 @@ mod stream;
 mod subscriptions;
 mod topics;
 mod topology;
+mod transact;
+mod transaction;
 mod turns;
 mod watch;
 pub mod watermark;
@@ -109,8 +112,9 @@ pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::{Error, Logged};
 pub use gateways::{Announcements, News};
+pub use idempotency::{Effect, Kept, Once, Seen};
 pub use keys::{ApiKey, KeyRate, KeysVersion, NewApiKey, RevokedKey, StoredKey};
-pub use publish::{Overflowed, Publish, PublishResult, Published, Refusal};
+pub use publish::{Bounds, Overflowed, Publish, PublishResult, Published, Refusal};
 pub use publish_topic::{
     Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal, TopicsFed,
 };
@@ -123,6 +127,8 @@ pub use stream::Retained;
 pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
 pub use topics::Topic;
 pub use topology::{Binding, Route, Topology};
+pub use transact::{PartRefusal, Refused, Steps, Transacted};
+pub use transaction::{End, Transaction};
 pub use turns::{BlockedKey, Promoted, SweptTo, Turn, TurnOf, Unblocked};
 pub use watermark::Violations;
 pub use webhooks::{
@@ -333,7 +339,7 @@ impl Store {
     /// them all against the real schema.
     #[must_use]
     pub fn statements() -> Vec<(&'static str, &'static str)> {
-        let groups: [&[(&str, &str)]; 25] = [
+        let groups: &[&[(&str, &str)]] = &[
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
@@ -359,6 +365,7 @@ impl Store {
             numbers::STATEMENTS,
             partitions::STATEMENTS,
             schemas::STATEMENTS,
+            idempotency::STATEMENTS,
         ];
         [groups.concat(), webhooks::STATEMENTS.concat()].concat()
     }

@@ -33,7 +33,8 @@ const LEAST_AHEAD: i64 = 10_000;
 /// Live messages that may be moved out to free a partition: one in a hundred.
 const STRAGGLERS_PERMILLE: i64 = 10;
 
-/// Days of `attempts`, `push_attempts` and `dedup` made ahead: gateways may rest for a weekend.
+/// Days of `attempts`, `push_attempts`, `dedup` and `idempotency` made ahead: gateways may rest
+/// for a weekend.
 const DAYS_AHEAD: i64 = 4;
 
 /// Days that failed attempts are kept, and what pushes came to.
@@ -41,6 +42,10 @@ const ATTEMPT_DAYS: i64 = 30;
 
 /// Days that dedup ids are kept: the longest window and the day it began.
 const DEDUP_DAYS: i64 = 9;
+
+/// Days that answers to idempotency keys are kept: 24 hours, the day they began, and a
+/// day's grace for clocks.
+const IDEMPOTENCY_DAYS: i64 = 2;
 
 /// The advisory lock under which partitions are made and dropped, so that
 /// gateways take turns. Any constant that nobody else uses.
@@ -115,6 +120,12 @@ impl Store {
                                 FOR VALUES FROM (%L) TO (%L)',
                             to_char(day, 'YYYYMMDD'), day, day + 1);
                     END IF;
+                    IF to_regclass(format('postrider.idempotency_%s', to_char(day, 'YYYYMMDD'))) IS NULL THEN
+                        EXECUTE format(
+                            'CREATE TABLE postrider.idempotency_%s PARTITION OF postrider.idempotency
+                                FOR VALUES FROM (%L) TO (%L)',
+                            to_char(day, 'YYYYMMDD'), day, day + 1);
+                    END IF;
                     IF to_regclass(format('postrider.attempts_%s', to_char(day, 'YYYYMMDD'))) IS NULL THEN
                         EXECUTE format(
                             'CREATE TABLE postrider.attempts_%s PARTITION OF postrider.attempts
@@ -134,7 +145,7 @@ impl Store {
                 END LOOP;
             END $$"
         );
-        self.transaction(statement).await
+        self.run_as_one(statement).await
     }
 
     /// How many ids behind the last one drawn have a partition.
@@ -163,13 +174,14 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// Drops the days of dedup ids and attempts that are over, those of pushes
+    /// Drops the days of dedup ids, idempotency keys and attempts that are over, those of pushes
     /// after `push_attempt_days`, and replies whose time is over.
     ///
     /// # Errors
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
     pub async fn drop_days(&self, push_attempt_days: i64) -> Result<(), Error> {
         self.drop_days_of("dedup", DEDUP_DAYS).await?;
+        self.drop_days_of("idempotency", IDEMPOTENCY_DAYS).await?;
         self.drop_days_of("attempts", ATTEMPT_DAYS).await?;
         self.drop_days_of("push_attempts", push_attempt_days)
             .await?;
@@ -219,7 +231,7 @@ impl Store {
         // None in one snapshot is none for good: a message moves between ready
         // and parked within one statement, a redriven one has its body in
         // stragglers, and no publish can draw these ids any more.
-        self.transaction(format!(
+        self.run_as_one(format!(
             "{LOCK};
             SET LOCAL lock_timeout = '50ms';
             DROP TABLE IF EXISTS postrider.messages_{lo}, postrider.stream_{lo};
@@ -280,7 +292,7 @@ impl Store {
         .await?;
         for row in rows {
             let name: String = row.try_get(0)?;
-            self.transaction(format!(
+            self.run_as_one(format!(
                 "SET LOCAL lock_timeout = '50ms'; DROP TABLE IF EXISTS postrider.{name}"
             ))
             .await?;
@@ -290,7 +302,7 @@ impl Store {
 
     /// Runs several statements as one implicit transaction, in one message: no
     /// future can be dropped between its begin and its end.
-    pub(super) async fn transaction(&self, statements: String) -> Result<(), Error> {
+    pub(super) async fn run_as_one(&self, statements: String) -> Result<(), Error> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
             .execute(&self.pool)
             .await?;

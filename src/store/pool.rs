@@ -337,37 +337,42 @@ impl Taken {
 
     /// Gives it back, unless it is not to be trusted after such a result.
     pub(super) fn end<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        let fate = match &result {
-            Ok(_) => Connection::Keep,
-            Err(error) => {
-                let (kind, fate) = judge(error);
-                if kind == Kind::Full {
-                    self.pool.full.store(true, Ordering::Relaxed);
-                }
-                fate
-            }
-        };
-        match fate {
-            Connection::Keep => {
-                if let Some(live) = self.live.take() {
-                    let mut state = self.pool.lock();
-                    state.busy.retain(|busy| busy.ticket != self.ticket);
-                    if live.era == state.era && !live.cut.is_cancelled() {
-                        state.idle.push(Idle {
-                            live,
-                            since: Instant::now(),
-                        });
-                    }
-                }
-            }
-            Connection::Drop => {}
-            Connection::DropAll => {
-                if let Some(live) = &self.live {
-                    self.pool.renew(live.era);
-                }
-            }
+        match &result {
+            Err(error) if self.is_lost(error) => self.lost(error),
+            _ => self.give_back(),
         }
         result
+    }
+
+    /// Whether it is not to be trusted after such an error.
+    pub(super) fn is_lost(&self, error: &sqlx::Error) -> bool {
+        let (kind, fate) = judge(error);
+        if kind == Kind::Full {
+            self.pool.full.store(true, Ordering::Relaxed);
+        }
+        fate != Connection::Keep
+    }
+
+    /// Throws it away, and all others if that is what the error means.
+    pub(super) fn lost(self, error: &sqlx::Error) {
+        if judge(error).1 == Connection::DropAll
+            && let Some(live) = &self.live
+        {
+            self.pool.renew(live.era);
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(live) = self.live.take() {
+            let mut state = self.pool.lock();
+            state.busy.retain(|busy| busy.ticket != self.ticket);
+            if live.era == state.era && !live.cut.is_cancelled() {
+                state.idle.push(Idle {
+                    live,
+                    since: Instant::now(),
+                });
+            }
+        }
     }
 }
 

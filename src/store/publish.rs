@@ -7,6 +7,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
+use super::transaction::{On, Transaction};
 use super::{Error, Queue, Store, Turn, statements};
 use crate::domain::{Message, Overflow};
 
@@ -73,6 +74,11 @@ impl Overflowed {
     }
 }
 
+/// Queues that drop what is over their bound, and the bound of each: to be looked
+/// at when a publish has committed.
+#[derive(Debug, Default)]
+pub struct Bounds(pub(super) HashMap<i64, u64>);
+
 /// One request's result.
 pub type PublishResult = Result<Vec<Published>, Refusal>;
 
@@ -90,7 +96,17 @@ impl Store {
         &self,
         requests: &[Publish],
     ) -> Result<(Vec<PublishResult>, Vec<Overflowed>), Error> {
-        let full = self.full_queues(requests).await?;
+        let (results, bounds) = self.publish_on(&mut On::Alone(&self.hot), requests).await?;
+        let overflowed = self.drop_overflow(bounds).await;
+        Ok((results, overflowed))
+    }
+
+    async fn publish_on(
+        &self,
+        on: &mut On<'_>,
+        requests: &[Publish],
+    ) -> Result<(Vec<PublishResult>, Bounds), Error> {
+        let full = self.full_queues(on, requests).await?;
         let mut columns = Columns::default();
         for (request, full) in requests.iter().zip(&full) {
             if full.is_none() {
@@ -106,7 +122,7 @@ impl Store {
         let rows = if columns.queue_id.is_empty() {
             Vec::new()
         } else {
-            self.publish_rows(&columns).await?
+            self.publish_rows(on, &columns).await?
         };
 
         let mut results = Vec::with_capacity(requests.len());
@@ -130,17 +146,20 @@ impl Store {
             })
             .filter_map(|(request, _)| Some((request.queue.id, request.queue.settings.max_ready?)))
             .collect();
-        let overflowed = self.drop_overflow(bounds).await;
-        Ok((results, overflowed))
+        Ok((results, Bounds(bounds)))
     }
 
     /// What became of each row, in order; `None` if its queue is gone.
-    async fn publish_rows(&self, columns: &Columns<'_>) -> Result<Vec<Option<Published>>, Error> {
-        let rows = match self.run_publish(columns).await {
-            Err(e) if e.is_missing_partition() => {
+    async fn publish_rows(
+        &self,
+        on: &mut On<'_>,
+        columns: &Columns<'_>,
+    ) -> Result<Vec<Option<Published>>, Error> {
+        let rows = match self.run_publish(on, columns).await {
+            Err(e) if e.is_missing_partition() && on.is_alone() => {
                 // Faster than the worker that makes them ahead of need.
                 self.make_partitions().await?;
-                self.run_publish(columns).await?
+                self.run_publish(on, columns).await?
             }
             other => other?,
         };
@@ -160,7 +179,7 @@ impl Store {
             });
         }
         if !unseen.is_empty() {
-            self.look_up_duplicates(columns, &unseen, &mut published)
+            self.look_up_duplicates(on, columns, &unseen, &mut published)
                 .await?;
         }
         Ok(published)
@@ -168,6 +187,7 @@ impl Store {
 
     async fn run_publish(
         &self,
+        on: &mut On<'_>,
         columns: &Columns<'_>,
     ) -> Result<Vec<sqlx::postgres::PgRow>, Error> {
         let with_dedup = columns.line_up || columns.dedup_id.iter().any(Option::is_some);
@@ -199,46 +219,26 @@ impl Store {
         }
         let query = query.bind(&columns.schema_version);
         let began = Instant::now();
-        let rows = query.fetch_all(&self.hot).await?;
+        let rows = on.fetch_all(query).await?;
         self.metrics.publish.record(rows.len(), began);
         Ok(rows)
     }
 
     async fn look_up_duplicates(
         &self,
+        on: &mut On<'_>,
         columns: &Columns<'_>,
         unseen: &[usize],
         published: &mut [Option<Published>],
     ) -> Result<(), Error> {
         let queue_ids: Vec<i64> = unseen.iter().map(|at| columns.queue_id[*at]).collect();
         let dedup_ids: Vec<Option<&str>> = unseen.iter().map(|at| columns.dedup_id[*at]).collect();
-        for (at, id) in self.duplicates(&queue_ids, &dedup_ids).await? {
+        for (at, id) in duplicates(on, &queue_ids, &dedup_ids).await? {
             if let Some(result) = &mut published[unseen[at]] {
                 result.id = id;
             }
         }
         Ok(())
-    }
-
-    /// Which messages dedup ids of queues or topics belong to: the place of each
-    /// that belongs to any, and the message.
-    pub(super) async fn duplicates(
-        &self,
-        of: &[i64],
-        dedup_ids: &[Option<&str>],
-    ) -> Result<Vec<(usize, i64)>, Error> {
-        let rows = sqlx::query(PUBLISH_DUPLICATES)
-            .bind(of)
-            .bind(dedup_ids)
-            .fetch_all(&self.hot)
-            .await?;
-        let mut found = Vec::with_capacity(rows.len());
-        for row in rows {
-            if let Some(id) = row.try_get("id")? {
-                found.push((place(row.try_get("ord")?), id));
-            }
-        }
-        Ok(found)
     }
 
     /// Whether each of these dedup ids of a queue or topic belongs to a message.
@@ -250,12 +250,17 @@ impl Store {
         ids.sort_unstable();
         ids.dedup();
         let ids: Vec<Option<&str>> = ids.into_iter().map(Some).collect();
-        let known = self.duplicates(&vec![of; ids.len()], &ids).await?;
+        let mut on = On::Alone(&self.hot);
+        let known = duplicates(&mut on, &vec![of; ids.len()], &ids).await?;
         Ok(known.len() == ids.len())
     }
 
     /// For each request, whether its queue has no room for it.
-    async fn full_queues(&self, requests: &[Publish]) -> Result<Vec<Option<Refusal>>, Error> {
+    async fn full_queues(
+        &self,
+        on: &mut On<'_>,
+        requests: &[Publish],
+    ) -> Result<Vec<Option<Refusal>>, Error> {
         let bound = |request: &Publish| {
             let settings = &request.queue.settings;
             settings
@@ -270,7 +275,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(vec![None; requests.len()]);
         }
-        let mut ready = self.ready_counts(&ids).await?;
+        let mut ready = self.ready_counts(on, &ids).await?;
         Ok(requests
             .iter()
             .map(|request| {
@@ -286,12 +291,13 @@ impl Store {
             .collect())
     }
 
-    pub(super) async fn ready_counts(&self, ids: &[i64]) -> Result<HashMap<i64, u64>, Error> {
-        let rows = sqlx::query(ROOM)
-            .bind(ids)
-            .bind(self.watermarks.tallies())
-            .fetch_all(&self.hot)
-            .await?;
+    pub(super) async fn ready_counts(
+        &self,
+        on: &mut On<'_>,
+        ids: &[i64],
+    ) -> Result<HashMap<i64, u64>, Error> {
+        let query = sqlx::query(ROOM).bind(ids).bind(self.watermarks.tallies());
+        let rows = on.fetch_all(query).await?;
         rows.iter()
             .map(|row| {
                 let ready: i64 = row.try_get("ready")?;
@@ -302,7 +308,7 @@ impl Store {
 
     /// Gives up the oldest messages of `drop_oldest` queues that a publish has
     /// made too full. If the gateway dies before, the next publish does it.
-    pub(super) async fn drop_overflow(&self, bounds: HashMap<i64, u64>) -> Vec<Overflowed> {
+    pub async fn drop_overflow(&self, Bounds(bounds): Bounds) -> Vec<Overflowed> {
         let mut overflowed = Vec::new();
         if !bounds.is_empty()
             && let Err(error) = self.drop_excess(&bounds, &mut overflowed).await
@@ -319,7 +325,7 @@ impl Store {
         overflowed: &mut Vec<Overflowed>,
     ) -> Result<(), Error> {
         let ids: Vec<i64> = bounds.keys().copied().collect();
-        for (queue_id, ready) in self.ready_counts(&ids).await? {
+        for (queue_id, ready) in self.ready_counts(&mut On::Alone(&self.hot), &ids).await? {
             let bound = bounds[&queue_id];
             if ready > bound {
                 let rows = sqlx::query(OVERFLOW)
@@ -344,6 +350,39 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// Which messages dedup ids of queues or topics belong to: the place of each
+/// that belongs to any, and the message.
+pub(super) async fn duplicates(
+    on: &mut On<'_>,
+    of: &[i64],
+    dedup_ids: &[Option<&str>],
+) -> Result<Vec<(usize, i64)>, Error> {
+    let query = sqlx::query(PUBLISH_DUPLICATES).bind(of).bind(dedup_ids);
+    let rows = on.fetch_all(query).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let Some(id) = row.try_get("id")? {
+            found.push((place(row.try_get("ord")?), id));
+        }
+    }
+    Ok(found)
+}
+
+impl Transaction {
+    /// As [`Store::publish`]; what queues that drop their oldest are to give up is
+    /// seen to after the commit ([`Store::drop_overflow`]).
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn publish(
+        &mut self,
+        requests: &[Publish],
+    ) -> Result<(Vec<PublishResult>, Bounds), Error> {
+        let store = self.store.clone();
+        store.publish_on(&mut self.on()?, requests).await
     }
 }
 

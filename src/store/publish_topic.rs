@@ -9,8 +9,9 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::{Overflowed, place, push_rare, sparse};
+use super::publish::{Bounds, Overflowed, duplicates, place, push_rare, sparse};
 use super::topology::{Binding, Route};
+use super::transaction::{On, Transaction};
 use super::{Error, Store, Topology, Turn, statements};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
 
@@ -112,7 +113,24 @@ impl Store {
     /// # Errors
     /// Any; whether the messages were stored is then not known.
     pub async fn publish_topic(&self, requests: &[PublishTopic]) -> Result<TopicsFed, Error> {
-        let full = self.full_targets(requests).await?;
+        let (mut fed, bounds) = self
+            .publish_topic_on(&mut On::Alone(&self.hot), requests)
+            .await?;
+        fed.overflowed = self.drop_overflow(bounds).await;
+        if !fed.overflowed.is_empty() {
+            let dropped = fed.overflowed.iter().flat_map(Overflowed::turns);
+            fed.turns.extend(dropped);
+        }
+        Ok(fed)
+    }
+
+    /// What queues that drop their oldest are to give up is left to who calls this.
+    async fn publish_topic_on(
+        &self,
+        on: &mut On<'_>,
+        requests: &[PublishTopic],
+    ) -> Result<(TopicsFed, Bounds), Error> {
+        let full = self.full_targets(on, requests).await?;
         let mut columns = Columns::default();
         for (request, full) in requests.iter().zip(&full) {
             if full.is_none() {
@@ -122,10 +140,10 @@ impl Store {
                 }
             }
         }
-        let (rows, fed, mut turns) = if columns.topic_id.is_empty() {
+        let (rows, fed, turns) = if columns.topic_id.is_empty() {
             (Vec::new(), Vec::new(), Vec::new())
         } else {
-            self.publish_topic_rows(&columns).await?
+            self.publish_topic_rows(on, &columns).await?
         };
 
         let mut results = Vec::with_capacity(requests.len());
@@ -153,16 +171,13 @@ impl Store {
             .filter(|binding| binding.overflow == Overflow::DropOldest)
             .filter_map(|binding| Some((binding.queue_id, binding.max_ready?)))
             .collect();
-        let overflowed = self.drop_overflow(bounds).await;
-        if columns.line_up {
-            turns.extend(overflowed.iter().flat_map(Overflowed::turns));
-        }
-        Ok(TopicsFed {
+        let fed = TopicsFed {
             results,
             fed,
-            overflowed,
+            overflowed: Vec::new(),
             turns,
-        })
+        };
+        Ok((fed, Bounds(bounds)))
     }
 
     /// Before the first fair message of a queue whose setting does not say so.
@@ -185,6 +200,7 @@ impl Store {
     /// For each request, whether a queue that it goes to has no room for it.
     async fn full_targets(
         &self,
+        on: &mut On<'_>,
         requests: &[PublishTopic],
     ) -> Result<Vec<Option<TopicRefusal>>, Error> {
         let bound = |binding: &Binding| {
@@ -203,7 +219,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(vec![None; requests.len()]);
         }
-        let mut ready = self.ready_counts(&ids).await?;
+        let mut ready = self.ready_counts(on, &ids).await?;
         Ok(requests
             .iter()
             .map(|request| {
@@ -232,13 +248,14 @@ impl Store {
     /// each queue; and the keys that have a longer line now.
     async fn publish_topic_rows(
         &self,
+        on: &mut On<'_>,
         columns: &Columns<'_>,
     ) -> Result<(Vec<Option<Row>>, Vec<Fed>, Vec<Turn>), Error> {
-        let rows = match self.run_publish_topic(columns).await {
-            Err(e) if e.is_missing_partition() => {
+        let rows = match self.run_publish_topic(on, columns).await {
+            Err(e) if e.is_missing_partition() && on.is_alone() => {
                 // Faster than the worker that makes them ahead of need.
                 self.make_partitions().await?;
-                self.run_publish_topic(columns).await?
+                self.run_publish_topic(on, columns).await?
             }
             other => other?,
         };
@@ -273,7 +290,7 @@ impl Store {
         if !unseen.is_empty() {
             let ids: Vec<i64> = unseen.iter().map(|at| columns.topic_id[*at]).collect();
             let dedup_ids: Vec<_> = unseen.iter().map(|at| columns.dedup_id[*at]).collect();
-            for (at, id) in self.duplicates(&ids, &dedup_ids).await? {
+            for (at, id) in duplicates(on, &ids, &dedup_ids).await? {
                 if let Some(row) = &mut published[unseen[at]] {
                     row.id = id;
                 }
@@ -282,7 +299,11 @@ impl Store {
         Ok((published, fed, turns))
     }
 
-    async fn run_publish_topic(&self, columns: &Columns<'_>) -> Result<Vec<PgRow>, Error> {
+    async fn run_publish_topic(
+        &self,
+        on: &mut On<'_>,
+        columns: &Columns<'_>,
+    ) -> Result<Vec<PgRow>, Error> {
         let began = Instant::now();
         let statement = if columns.line_up {
             PUBLISH_TOPIC_LINED
@@ -314,11 +335,26 @@ impl Store {
             query = query.bind(&columns.fair);
         }
         let query = query.bind(&columns.schema_version);
-        let rows = query.fetch_all(&self.hot).await?;
+        let rows = on.fetch_all(query).await?;
         self.metrics
             .publish_topic
             .record(columns.topic_id.len(), began);
         Ok(rows)
+    }
+}
+
+impl Transaction {
+    /// As [`Store::publish_topic`]; what queues that drop their oldest are to give
+    /// up is seen to after the commit ([`Store::drop_overflow`]).
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn publish_topic(
+        &mut self,
+        requests: &[PublishTopic],
+    ) -> Result<(TopicsFed, Bounds), Error> {
+        let store = self.store.clone();
+        store.publish_topic_on(&mut self.on()?, requests).await
     }
 }
 

@@ -340,7 +340,7 @@ impl Store {
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
     pub(super) async fn drop_replies(&self) -> Result<(), Error> {
         // Of the eight, five may be written to now, and the sixth soon.
-        self.transaction(format!(
+        self.run_as_one(format!(
             "SET LOCAL lock_timeout = '50ms';
             DO $$
             DECLARE

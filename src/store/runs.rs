@@ -11,6 +11,7 @@
 use sqlx::Row as _;
 
 use super::claim::delivery;
+use super::transaction::{On, Transaction};
 use super::{Delivery, Error, Settle, Store, statements};
 use crate::domain::{Lease, Seconds};
 
@@ -67,26 +68,39 @@ impl Store {
     /// # Errors
     /// Any; none of them has ended then, or all that had to.
     pub async fn step_back(&self, items: &[Settle]) -> Result<Vec<(i64, i64)>, Error> {
-        let (mut queue_ids, mut message_ids) = (vec![], vec![]);
-        let (mut tokens, mut must_be_due) = (vec![], vec![]);
-        for item in items.iter().filter(|item| item.lease.token != 0) {
-            queue_ids.push(item.lease.queue_id);
-            message_ids.push(item.lease.message_id);
-            tokens.push(item.lease.token);
-            must_be_due.push(item.must_be_due);
-        }
-        if tokens.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = sqlx::query(STEP_BACK)
-            .bind(queue_ids)
-            .bind(message_ids)
-            .bind(tokens)
-            .bind(must_be_due)
-            .fetch_all(&self.hot)
-            .await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get("message_id")?, row.try_get("token")?)))
-            .collect()
+        step_back_on(&mut On::Alone(&self.hot), items).await
     }
+}
+
+impl Transaction {
+    /// As [`Store::step_back`].
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub(super) async fn step_back(&mut self, items: &[Settle]) -> Result<Vec<(i64, i64)>, Error> {
+        step_back_on(&mut self.on()?, items).await
+    }
+}
+
+async fn step_back_on(on: &mut On<'_>, items: &[Settle]) -> Result<Vec<(i64, i64)>, Error> {
+    let (mut queue_ids, mut message_ids) = (vec![], vec![]);
+    let (mut tokens, mut must_be_due) = (vec![], vec![]);
+    for item in items.iter().filter(|item| item.lease.token != 0) {
+        queue_ids.push(item.lease.queue_id);
+        message_ids.push(item.lease.message_id);
+        tokens.push(item.lease.token);
+        must_be_due.push(item.must_be_due);
+    }
+    if tokens.is_empty() {
+        return Ok(Vec::new());
+    }
+    let query = sqlx::query(STEP_BACK)
+        .bind(queue_ids)
+        .bind(message_ids)
+        .bind(tokens)
+        .bind(must_be_due);
+    let rows = on.fetch_all(query).await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("message_id")?, row.try_get("token")?)))
+        .collect()
 }

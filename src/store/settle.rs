@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use futures_util::TryFutureExt as _;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 
+use super::transaction::{On, Transaction};
 use super::{Error, Store, statements};
 use crate::domain::{Disposition, Lease, Seconds};
 
@@ -18,6 +18,7 @@ statements! {
     ACK_ORDERED = "ack_ordered";
     SETTLE = "settle";
     LATE = "late";
+    HOLD = "hold";
     EXTEND = "extend";
 }
 
@@ -69,7 +70,7 @@ impl Store {
     /// # Errors
     /// Any; whether the acks took effect is then not known.
     pub async fn ack(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
-        self.ack_with(ACK, leases).await
+        self.ack_on(&mut On::Alone(&self.hot), ACK, leases).await
     }
 
     /// The same where any of the queues is ordered: those that are leased before
@@ -78,11 +79,13 @@ impl Store {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub async fn ack_ordered(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
-        self.ack_with(ACK_ORDERED, leases).await
+        self.ack_on(&mut On::Alone(&self.hot), ACK_ORDERED, leases)
+            .await
     }
 
-    async fn ack_with(
+    async fn ack_on(
         &self,
+        on: &mut On<'_>,
         statement: &'static str,
         leases: &[Lease],
     ) -> Result<Vec<Settled>, Error> {
@@ -93,14 +96,12 @@ impl Store {
                 .bind(&queue_ids[..])
                 .bind(&message_ids[..])
                 .bind(&tokens[..])
-                .fetch_all(&self.hot)
-                .map_err(Error::from)
         };
         let ordered = statement == ACK_ORDERED;
-        let mut rows = ack(statement).await;
-        if matches!(rows, Err(Error::StorageFull(_))) && !ordered {
+        let mut rows = on.fetch_all(ack(statement)).await.map_err(Error::from);
+        if on.is_alone() && matches!(rows, Err(Error::StorageFull(_))) && !ordered {
             // What makes room must not need any.
-            rows = ack(ACK_IN_PLACE).await;
+            rows = on.fetch_all(ack(ACK_IN_PLACE)).await.map_err(Error::from);
         }
         let rows = rows?;
         self.metrics.ack.record(rows.len(), began);
@@ -129,10 +130,10 @@ impl Store {
                 !acked.contains(&(lease.queue_id, lease.message_id, lease.token))
             })
             .collect();
-        let running = self.late(leases, &late, true, &mut results).await?;
+        let running = fates_of(on, leases, &late, true, &mut results).await?;
         if !running.is_empty() {
             let again: Vec<Lease> = running.iter().map(|at| leases[*at]).collect();
-            let again = Box::pin(self.ack_with(statement, &again)).await?;
+            let again = Box::pin(self.ack_on(on, statement, &again)).await?;
             for (at, result) in running.into_iter().zip(again) {
                 results[at] = result;
             }
@@ -146,6 +147,10 @@ impl Store {
     /// # Errors
     /// Any; whether they took effect is then not known.
     pub async fn settle(&self, items: &[Settle]) -> Result<Vec<Settled>, Error> {
+        self.settle_on(&mut On::Alone(&self.hot), items).await
+    }
+
+    async fn settle_on(&self, on: &mut On<'_>, items: &[Settle]) -> Result<Vec<Settled>, Error> {
         // One row a lease: the statement would settle a repeated one twice.
         let mut seen = HashSet::new();
         let unique: Vec<&Settle> = items
@@ -156,8 +161,7 @@ impl Store {
             .collect();
         let (queue_ids, message_ids, tokens) = columns(unique.iter().map(|item| &item.lease));
         let actions: Vec<Action> = unique.iter().map(|item| item.disposition.into()).collect();
-        let began = Instant::now();
-        let rows = sqlx::query(SETTLE)
+        let query = sqlx::query(SETTLE)
             .bind(queue_ids)
             .bind(message_ids)
             .bind(tokens)
@@ -186,9 +190,9 @@ impl Store {
                     .iter()
                     .map(|item| item.error.as_deref())
                     .collect::<Vec<_>>(),
-            )
-            .fetch_all(&self.hot)
-            .await?;
+            );
+        let began = Instant::now();
+        let rows = on.fetch_all(query).await?;
         self.metrics.settle.record(rows.len(), began);
         let mut done = HashSet::with_capacity(rows.len());
         for row in rows {
@@ -202,14 +206,14 @@ impl Store {
             })
             .collect();
         let leases: Vec<Lease> = items.iter().map(|item| item.lease).collect();
-        let mut running = self.late(&leases, &late, false, &mut results).await?;
+        let mut running = fates_of(on, &leases, &late, false, &mut results).await?;
         // A lease that must be due and is not was extended: that stands.
         running.retain(|at| !items[*at].must_be_due);
         if !running.is_empty() {
             let again: Vec<Settle> = running.iter().map(|at| items[*at].clone()).collect();
             for (at, result) in running
                 .into_iter()
-                .zip(Box::pin(self.settle(&again)).await?)
+                .zip(Box::pin(self.settle_on(on, &again)).await?)
             {
                 results[at] = result;
             }
@@ -249,7 +253,8 @@ impl Store {
         let late: Vec<usize> = (0..leases.len())
             .filter(|at| end(&leases[*at]).is_none())
             .collect();
-        self.late(&leases, &late, false, &mut fates).await?;
+        let on = &mut On::Alone(&self.hot);
+        fates_of(on, &leases, &late, false, &mut fates).await?;
         Ok(leases
             .iter()
             .zip(fates)
@@ -259,42 +264,76 @@ impl Store {
             })
             .collect())
     }
+}
 
-    /// Fills in what became of the leases at `late`. Answers with those whose
-    /// lease is there after all: it has run out and nobody has dealt with it
-    /// yet, or its row moved between the look and the delete.
-    async fn late(
-        &self,
-        leases: &[Lease],
-        late: &[usize],
-        is_ack: bool,
-        results: &mut [Settled],
-    ) -> Result<Vec<usize>, Error> {
-        let mut running = Vec::new();
-        if late.is_empty() {
-            return Ok(running);
+/// Fills in what became of the leases at `late`. Answers with those whose
+/// lease is there after all: it has run out and nobody has dealt with it
+/// yet, or its row moved between the look and the delete.
+async fn fates_of(
+    on: &mut On<'_>,
+    leases: &[Lease],
+    late: &[usize],
+    is_ack: bool,
+    results: &mut [Settled],
+) -> Result<Vec<usize>, Error> {
+    let mut running = Vec::new();
+    if late.is_empty() {
+        return Ok(running);
+    }
+    let (queue_ids, message_ids, tokens) = columns(late.iter().map(|at| &leases[*at]));
+    let query = sqlx::query(LATE)
+        .bind(queue_ids)
+        .bind(message_ids)
+        .bind(tokens)
+        .bind(vec![is_ack; late.len()]);
+    let rows = on.fetch_all(query).await?;
+    for (row, at) in rows.iter().zip(late) {
+        let fate = row.try_get::<&str, _>("fate")?;
+        if fate == "running" {
+            running.push(*at);
         }
-        let (queue_ids, message_ids, tokens) = columns(late.iter().map(|at| &leases[*at]));
-        let rows = sqlx::query(LATE)
+        results[*at] = Settled::Not(match fate {
+            "acked" => Fate::Acked,
+            "gone" => Fate::Gone,
+            "running" | "expired" => Fate::Expired,
+            _ => Fate::Lost,
+        });
+    }
+    Ok(running)
+}
+
+impl Transaction {
+    /// Locks leases that this transaction is about to settle by several statements.
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub(super) async fn hold(&mut self, leases: &[Lease]) -> Result<(), Error> {
+        let (queue_ids, message_ids, tokens) = columns(leases.iter());
+        let query = sqlx::query(HOLD)
             .bind(queue_ids)
             .bind(message_ids)
-            .bind(tokens)
-            .bind(vec![is_ack; late.len()])
-            .fetch_all(&self.hot)
-            .await?;
-        for (row, at) in rows.iter().zip(late) {
-            let fate = row.try_get::<&str, _>("fate")?;
-            if fate == "running" {
-                running.push(*at);
-            }
-            results[*at] = Settled::Not(match fate {
-                "acked" => Fate::Acked,
-                "gone" => Fate::Gone,
-                "running" | "expired" => Fate::Expired,
-                _ => Fate::Lost,
-            });
-        }
-        Ok(running)
+            .bind(tokens);
+        self.on()?.fetch_all(query).await?;
+        Ok(())
+    }
+
+    /// As [`Store::ack`], or [`Store::ack_ordered`].
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn ack(&mut self, leases: &[Lease], ordered: bool) -> Result<Vec<Settled>, Error> {
+        let store = self.store.clone();
+        let statement = if ordered { ACK_ORDERED } else { ACK };
+        store.ack_on(&mut self.on()?, statement, leases).await
+    }
+
+    /// As [`Store::settle`].
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn settle(&mut self, items: &[Settle]) -> Result<Vec<Settled>, Error> {
+        let store = self.store.clone();
+        store.settle_on(&mut self.on()?, items).await
     }
 }
 

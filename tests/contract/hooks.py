@@ -8,6 +8,7 @@ each line of it is a sentence in the document's descriptions.
 
 import datetime
 import os
+import uuid
 
 import schemathesis
 import fixtures
@@ -72,6 +73,11 @@ def before_call(ctx, case, kwargs):
 def within_the_rules(case):
     if not in_phase(case, "stateful"):
         ask_for_something_there(case)
+    headers = case.headers or {}
+    for name in headers:
+        if name.lower() == "idempotency-key":
+            # One that another payload came with is refused.
+            headers[name] = str(uuid.uuid4())
     query = case.query or {}
     if "cursor" in query:
         query["cursor"] = cursor_of(case)
@@ -83,6 +89,8 @@ def within_the_rules(case):
             body["receipts"] = real(body["receipts"], case.path_parameters["queue"])
         if "receipt" in body:
             body["receipt"] = of_request(body["receipt"], case.path_parameters["queue"])
+        if case.path == "/v1/transactions":
+            rules_of_transactions(body)
         if body.get("dead_letter"):
             # At once, so not later.
             body.pop("delay_seconds", None)
@@ -153,6 +161,29 @@ def of_request(receipt, queue):
     leased = client.call("POST", f"{path}/receive", lease)
     found = [m["receipt"] for m in leased["messages"] if "reply_deadline" in m]
     return found[-1] if found else receipt
+
+
+def rules_of_transactions(body):
+    """1 to 1000 parts in all, with receipts and tokens that are good."""
+    path = f"/v1/queues/{fixtures.QUEUES[1]}"
+    for kind in ("acks", "nacks"):
+        for part in (body.get(kind) or [])[:1]:
+            client.call("PUT", path, {})
+            [receipt] = real([], fixtures.QUEUES[1])[:1] or [part["receipt"]]
+            part.update(queue=fixtures.QUEUES[1], receipt=receipt)
+            if part.get("dead_letter"):
+                part.pop("delay_seconds", None)
+            body[kind] = [part]
+    for part in (body.get("claims") or [])[:1]:
+        key = f"fuzz:{uuid.uuid4()}"
+        part.update(key=key, token=client.call("POST", f"/v1/claims/{key}", {})["token"])
+        body["claims"] = [part]
+    if body.get("publishes"):
+        body["publishes"] = body["publishes"][:10]
+        for part in body["publishes"]:
+            rules_of_messages(part["message"])
+    if not any(body.get(kind) for kind in ("acks", "nacks", "publishes", "claims")):
+        body["publishes"] = [{"queue": fixtures.QUEUES[1], "message": {"body": 1}}]
 
 
 def rules_of_messages(message):

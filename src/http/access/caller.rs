@@ -9,8 +9,8 @@ use super::super::SharedGateway;
 use super::super::operations::{Access, Kind};
 use super::super::problem::Problem;
 use super::Known;
-use super::judge::judge_named;
-use crate::domain::{QueueName, Verb};
+use super::judge::{judge_claim, judge_named};
+use crate::domain::{ClaimKey, QueueName, Verb};
 
 /// Whose request it is: what an endpoint asks before it touches what the path
 /// does not name.
@@ -26,14 +26,36 @@ impl Caller {
         Self(Some(key))
     }
 
+    /// The id of its key; empty without one.
+    pub(crate) fn id(&self) -> &str {
+        self.0.as_ref().map_or("", |known| known.id())
+    }
+
     /// Refuses what the key may not do, as if there were no such queue if it
     /// does not see it.
     pub(crate) fn check_queue(&self, verb: Verb, name: &QueueName) -> Result<(), Problem> {
+        self.check(verb, Kind::Queue, name)
+    }
+
+    /// The same for a topic.
+    pub(crate) fn check_topic(&self, verb: Verb, name: &QueueName) -> Result<(), Problem> {
+        self.check(verb, Kind::Topic, name)
+    }
+
+    /// Refuses to complete a claim that it may not take.
+    pub(crate) fn check_claim(&self, key: &ClaimKey) -> Result<(), Problem> {
+        match &self.0 {
+            Some(known) => judge_claim(&known.key.scopes, key),
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, verb: Verb, kind: Kind, name: &QueueName) -> Result<(), Problem> {
         let Some(known) = &self.0 else {
             return Ok(());
         };
         let access = Access::Named(verb);
-        judge_named(&known.key.scopes, access, Kind::Queue, name, false)
+        judge_named(&known.key.scopes, access, kind, name, false)
     }
 
     /// Refuses to make the own queue of a subscription that it does not manage.

@@ -78,7 +78,7 @@ pub(super) fn judge<B>(
     }
 }
 
-fn judge_claim(scopes: &Scopes, key: &ClaimKey) -> Result<(), Problem> {
+pub(super) fn judge_claim(scopes: &Scopes, key: &ClaimKey) -> Result<(), Problem> {
     if scopes.judge(Need::Claim(key)) == Verdict::Allowed {
         return Ok(());
     }

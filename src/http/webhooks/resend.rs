@@ -1,16 +1,20 @@
 //! `POST .../webhook/resend`.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{Limits, MessageId};
-use crate::http::extract::{InQueue, Json, NoParams, Query};
+use crate::domain::{Limits, MessageId, QueueName};
+use crate::http::body::read_body;
+use crate::http::extract::{InQueue, NoParams, Query, is_json, parse, wrong_content_type};
+use crate::http::idempotency::{Keyed, answer, answer_seen, unless_answered};
 use crate::http::problem::Problem;
-use crate::http::{SharedGateway, reply};
-use crate::store::Resent;
+use crate::http::{Gateway, SharedGateway, to_keep};
+use crate::store::{Effect, Kept, Once, Resent, Turn};
 
 /// What to push again.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -85,32 +89,85 @@ pub(crate) async fn resend_webhook(
     State(gateway): State<SharedGateway>,
     InQueue(name): InQueue,
     Query(NoParams {}): Query<NoParams>,
-    Json(request): Json<ResendRequest>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let wanted = request.message_ids;
-    if wanted.is_empty() || wanted.len() > Limits::BATCH {
+    let (mut parts, body) = request.into_parts();
+    let keyed = Keyed::of(&mut parts, &gateway).await?;
+    let headers = &parts.headers;
+    if !is_json(headers) {
+        return Err(wrong_content_type("application/json"));
+    }
+    let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
+    let Some(keyed) = keyed else {
+        return resend(&gateway, &name, &bytes, None).await;
+    };
+    let once = keyed.once("resend_webhook", &[name.as_str()], headers, &bytes);
+    let result = resend(&gateway, &name, &bytes, Some(once)).await;
+    unless_answered(&gateway, once, result).await
+}
+
+async fn resend(
+    gateway: &Gateway,
+    name: &QueueName,
+    bytes: &[u8],
+    once: Option<Once>,
+) -> Result<Response, Problem> {
+    let ResendRequest { message_ids } = parse(bytes)?;
+    if message_ids.is_empty() || message_ids.len() > Limits::BATCH {
         return Err(Problem::invalid("/message_ids", "must be 1 to 1000 ids"));
     }
-    let (queue, _) = gateway.webhook(&name).await?;
+    let (queue, _) = gateway.webhook(name).await?;
     // No other text has ever been an id.
-    let parsed: Vec<Option<i64>> = wanted
+    let parsed = message_ids
         .iter()
-        .map(|id| MessageId::parse(id).map(|id| id.0))
-        .collect();
-    let known: Vec<i64> = parsed.iter().copied().flatten().collect();
-    let (resent, turns) = gateway.broker.store().resend(queue.id, &known).await?;
+        .map(|id| MessageId::parse(id).map(|id| id.0));
+    let wanted = Arc::new(parsed.collect::<Vec<Option<i64>>>());
+    let (store, queue_id) = (gateway.broker.store(), queue.id);
+    let ((any, turns), kept) = match once {
+        None => write(&wanted, store.resend(queue_id, &known(&wanted)).await?),
+        Some(once) => {
+            let done = store.once(once, move |transaction| {
+                let wanted = Arc::clone(&wanted);
+                Box::pin(async move {
+                    let resent = transaction.resend(queue_id, &known(&wanted)).await?;
+                    let (done, kept) = write(&wanted, resent);
+                    Ok(Effect::Done(done, kept))
+                })
+            });
+            match done.await? {
+                Ok((done, Some(kept))) => (done, kept),
+                Ok((_, None)) => return Err(Problem::message_not_found()),
+                Err(seen) => return answer_seen(seen),
+            }
+        }
+    };
     gateway.broker.pass(turns, &queue).await;
+    if any {
+        gateway.broker.ready([queue_id]);
+    }
+    Ok(answer(kept))
+}
+
+fn known(wanted: &[Option<i64>]) -> Vec<i64> {
+    wanted.iter().copied().flatten().collect()
+}
+
+/// Whether any message was put back and whose turns may have come, and the answer.
+fn write(
+    wanted: &[Option<i64>],
+    (resent, turns): (Vec<Resent>, Vec<Turn>),
+) -> ((bool, Vec<Turn>), Kept) {
     let mut resent = resent.into_iter();
-    let results: Vec<Resent> = parsed
+    let results: Vec<Resent> = wanted
         .iter()
         .map(|id| id.and_then(|_| resent.next()).unwrap_or(Resent::Gone))
         .collect();
-    if results
+    let any = results
         .iter()
-        .any(|resent| matches!(resent, Resent::Redriven | Resent::Sent))
-    {
-        gateway.broker.ready([queue.id]);
-    }
+        .any(|resent| matches!(resent, Resent::Redriven | Resent::Sent));
     let results = results.into_iter().map(Into::into).collect();
-    Ok(reply(StatusCode::OK, &ResendResults { results }))
+    (
+        (any, turns),
+        to_keep(StatusCode::OK, &ResendResults { results }),
+    )
 }

@@ -2,7 +2,8 @@
 -- before with the same token is done.
 --
 -- Index: claims_pkey once a key. Locks: the claims' rows, in order of their keys.
--- One row comes back for each key that was asked for, in order.
+-- One row comes back for each key that was asked for, in order; is_new: this statement
+-- has completed it.
 --
 -- A lock that is over counts as long as nobody has taken the claim since: the
 -- token says so.
@@ -27,7 +28,8 @@ completed AS (
 )
 SELECT
     coalesce(completed.done_at, held.done_at) AS done_at,
-    coalesce(completed.until, held.until) AS until
+    coalesce(completed.until, held.until) AS until,
+    completed.key IS NOT NULL AS is_new
 FROM input
 LEFT JOIN held ON held.key = input.key AND held.token = input.token
 LEFT JOIN completed ON completed.key = held.key

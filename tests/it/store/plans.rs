@@ -140,6 +140,7 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
         ),
         ("extend", &["Index Scan using parked_pkey on parked"]),
         ("late", &["Tid Scan on ready"]),
+        ("hold", &["Tid Scan on parked"]),
         ("floors", &["using ready_pkey on ready"]),
         ("with_ready", &["using ready_pkey on ready"]),
         ("expire", &["using ready_by_expiry on ready"]),
@@ -279,7 +280,7 @@ async fn a_plan_made_while_little_is_parked_finds_leases_by_their_message() {
         let mut connection = database.connect().await;
         let session = format!("{SESSION}; SET plan_cache_mode = 'force_generic_plan'");
         run(&mut connection, session).await;
-        for name in ["ack", "settle", "extend", "late"] {
+        for name in ["ack", "settle", "extend", "late", "hold"] {
             let plan = plan(&mut connection, name, Planned::Generic).await;
             assert!(
                 plan.contains("using parked_pkey on parked") && !plan.contains("parked_by_wake"),

@@ -22,6 +22,7 @@ mod slow;
 mod state;
 mod table;
 mod topics;
+mod transactions;
 mod webhook_urls;
 
 const MESSAGES: &str = "/v1/queues/orders/messages";

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Database, Gateway, config};
 
 /// A gateway that asks for keys.
-struct Guarded {
-    database: Database,
-    gateway: Gateway,
+pub(super) struct Guarded {
+    pub(super) database: Database,
+    pub(super) gateway: Gateway,
     /// The key that the first start made.
     admin: String,
 }
@@ -27,7 +27,7 @@ fn guarded(database: &Database) -> Config {
 }
 
 impl Guarded {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let database = Database::migrated().await;
         let gateway = Gateway::start(&guarded(&database)).await;
         let admin = gateway.app.admin_key().expect("the first start").to_owned();
@@ -45,7 +45,7 @@ impl Guarded {
         gateway
     }
 
-    async fn as_admin(&self, method: Method, path: &str, json: Value) -> Answer {
+    pub(super) async fn as_admin(&self, method: Method, path: &str, json: Value) -> Answer {
         with_key(&self.gateway, &self.admin, method, path, Some(json)).await
     }
 
@@ -56,14 +56,14 @@ impl Guarded {
     }
 
     /// A key with these scopes.
-    async fn key(&self, scopes: &[&str]) -> String {
+    pub(super) async fn key(&self, scopes: &[&str]) -> String {
         let made = self.make(json!({"name": "test", "scopes": scopes})).await;
         made["key"].as_str().unwrap().to_owned()
     }
 }
 
 /// A request with a key.
-async fn with_key(
+pub(super) async fn with_key(
     gateway: &Gateway,
     key: &str,
     method: Method,

@@ -48,6 +48,9 @@ fn steps(receipt: &str) -> Vec<Step> {
             if let Some(receipts) = body.as_mut().and_then(|body| body.get_mut("receipts")) {
                 *receipts = json!([receipt]);
             }
+            if let Some(acks) = body.as_mut().and_then(|body| body.get_mut("acks")) {
+                acks[0]["receipt"] = json!(receipt);
+            }
             Step {
                 names_something: path.contains("{queue}") || path.contains("{topic}"),
                 path: path
@@ -167,6 +170,10 @@ async fn every_operation_lets_in_whom_its_security_says_and_nobody_else() {
         }
         if let [scope] = needs.as_slice() {
             let answer = step.with(&app, &other_verbs[scope.as_str()]).await;
+            answer.expect_problem(403, "scope-missing");
+        } else if id == "transact" {
+            // Every part of it needs a scope.
+            let answer = step.with(&app, &scopeless).await;
             answer.expect_problem(403, "scope-missing");
         } else if !step.names_something {
             // A list, of nothing for this key; or what only its id could show.

@@ -1,0 +1,124 @@
+//! What has to follow a commit at this gateway: turns of keys are passed on, receivers
+//! are woken, other gateways are given hints, timers are set, events are told. Nothing
+//! is lost if the gateway dies before; others find it a little later.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::publishing::tell_of;
+use super::turns::{Told, Turns};
+use crate::domain::{DeadReason, Disposition, Event, Seconds};
+use crate::store::{Bounds, Fed, Overflowed, Publish, Published, Queue, Store, Turn};
+
+/// Whom to tell.
+#[derive(Debug, Clone)]
+pub(super) struct After {
+    told: Told,
+    turns: Arc<Turns>,
+}
+
+impl After {
+    pub(super) fn new(told: Told, turns: Arc<Turns>) -> Self {
+        Self { told, turns }
+    }
+
+    /// Passes turns of keys on, and waits for it: after the answer the next message is
+    /// there to be received.
+    pub(super) async fn pass(&self, turns: Vec<Turn>) {
+        self.turns.pass(turns).await;
+    }
+
+    /// Messages were published to a queue; the turns that may have come.
+    pub(super) fn published(&self, publish: &Publish, messages: &[Published]) -> Vec<Turn> {
+        let queue_id = publish.queue.id;
+        let mut any_ready = false;
+        for message in messages.iter().filter(|m| !m.duplicate && !m.lined_up) {
+            match u64::try_from(message.wakes_in_ms) {
+                Ok(ms) if ms > 0 => self.told.due.note(queue_id, Duration::from_millis(ms)),
+                _ => any_ready = true,
+            }
+        }
+        if any_ready {
+            self.told.receivers.ready(queue_id);
+        }
+        if publish.lines_up() {
+            publish.turns(messages)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Messages were published to topics: what that did to each queue.
+    pub(super) fn fed(&self, fed: &[Fed]) {
+        for Fed {
+            queue_id,
+            any_ready,
+            wakes_in_ms,
+        } in fed
+        {
+            if let Some(ms) = wakes_in_ms.and_then(|ms| u64::try_from(ms).ok()) {
+                self.told.due.note(*queue_id, Duration::from_millis(ms));
+            }
+            if *any_ready {
+                self.told.receivers.ready(*queue_id);
+            }
+        }
+    }
+
+    /// Queues that drop their oldest may have to; the turns that may have come.
+    pub(super) async fn drop_overflow(&self, store: &Store, bounds: Vec<Bounds>) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for bounds in bounds {
+            let overflowed = store.drop_overflow(bounds).await;
+            tell_of(&overflowed, &self.told.events);
+            turns.extend(overflowed.iter().flat_map(Overflowed::turns));
+        }
+        turns
+    }
+
+    /// Leases of a queue were ended as decided: each message, and what was decided. The
+    /// turns that may have come.
+    pub(super) fn settled(
+        &self,
+        queue: &Queue,
+        ended: impl Iterator<Item = (i64, Disposition)>,
+    ) -> Vec<Turn> {
+        // Where leases are bounded, the end of each makes room.
+        let mut any_ready = queue.settings.max_in_flight.is_some();
+        let mut dead: HashMap<DeadReason, Vec<i64>> = HashMap::new();
+        let mut over = Vec::new();
+        for (message_id, disposition) in ended {
+            match disposition {
+                Disposition::Requeue(wait) | Disposition::Postpone(wait)
+                    if wait > Seconds::ZERO =>
+                {
+                    self.told.due.note(queue.id, wait.to_duration());
+                }
+                Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release => {
+                    any_ready = true;
+                }
+                Disposition::DeadLetter(reason) => {
+                    dead.entry(reason).or_default().push(message_id);
+                    over.push(message_id);
+                }
+                Disposition::Drop | Disposition::Expire => over.push(message_id),
+            }
+        }
+        for (reason, ids) in dead {
+            let event = Event::dead_lettered(reason.as_str(), &ids);
+            self.told.events.add(queue.id, event);
+        }
+        if any_ready {
+            self.told.receivers.ready(queue.id);
+        }
+        queue.turns_of(over.into_iter())
+    }
+
+    /// Leases of a queue were acked: if it bounds them, there is room for others.
+    pub(super) fn freed(&self, queue: &Queue) {
+        if queue.settings.max_in_flight.is_some() {
+            self.told.receivers.ready(queue.id);
+        }
+    }
+}

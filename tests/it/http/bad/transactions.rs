@@ -1,0 +1,117 @@
+//! Transactions and idempotency keys that are no good.
+
+use serde_json::{Value, json};
+
+use super::MESSAGES;
+use super::check::{There, check};
+use super::table::{Row, post};
+
+const PATH: &str = "/v1/transactions";
+
+fn transact(steps: &Value) -> Row {
+    post(PATH, steps.to_string())
+}
+
+fn keys() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let steps = r#"{"publishes": [{"queue": "orders", "message": {"body": 1}}]}"#;
+    for (path, body) in [
+        (MESSAGES, r#"{"body": 1}"#),
+        ("/v1/topics/shop/messages", r#"{"body": 1}"#),
+        (
+            "/v1/queues/orders/dead-letters/redrive",
+            r#"{"filter": {}}"#,
+        ),
+        (
+            "/v1/queues/pushed/webhook/resend",
+            r#"{"message_ids": ["x"]}"#,
+        ),
+        (PATH, steps),
+    ] {
+        for key in [
+            "",
+            "a b",
+            "\"a",
+            "\"a\"b\"",
+            "\"a\\b\"",
+            "\"\"",
+            &"k".repeat(256),
+        ] {
+            let row = post(path, body).header("idempotency-key", key);
+            rows.push(row.refused(400, "invalid-idempotency-key"));
+        }
+        // What is wrong with the request is said of it with a key, too.
+        let row = post(path, "{").header("idempotency-key", "a");
+        rows.push(row.refused(400, "malformed-json").or_unavailable());
+    }
+    rows
+}
+
+fn parts(there: &There) -> Vec<Row> {
+    let lease = |queue: &str, receipt: &str| json!({"queue": queue, "receipt": receipt});
+    let publish = json!({"queue": "orders", "message": {"body": 1}});
+    let with = |part: Value| json!({"publishes": [publish, part]});
+    vec![
+        transact(&json!({})).invalid(""),
+        transact(&json!({"publishes": vec![publish.clone(); 1001]})).invalid(""),
+        transact(&json!({"more": []})).invalid("/more"),
+        transact(&json!({"acks": {}})).invalid("/acks"),
+        transact(&json!({"acks": [lease("orders", "x")]}))
+            .refused(422, "receipt-malformed")
+            .at("/acks/0/receipt"),
+        transact(&json!({"acks": [lease("..", &there.receipt)]})).invalid("/acks/0/queue"),
+        transact(&json!({"acks": [lease("other", &there.receipt)], "publishes": [publish]}))
+            .refused(404, "receipt-not-found")
+            .at("/acks/0/receipt")
+            .needs_postgres(),
+        transact(&json!({"acks": [lease("orders", &there.older)], "publishes": [publish]}))
+            .refused(409, "lease-lost")
+            .at("/acks/0")
+            .needs_postgres(),
+        transact(&json!({"nacks": [lease("slow", &there.expired)], "publishes": [publish]}))
+            .refused(409, "lease-expired")
+            .at("/nacks/0")
+            .needs_postgres(),
+        transact(&json!({"claims": [{"key": "k", "token": "x"}]})).invalid("/claims/0/token"),
+        transact(
+            &json!({"claims": [{"key": "k", "token": "clm_0000000000001"}],
+            "publishes": [publish]}),
+        )
+        .refused(409, "claim-lost")
+        .at("/claims/0")
+        .needs_postgres(),
+        transact(&with(json!({"queue": "nowhere", "message": {"body": 1}})))
+            .refused(404, "queue-not-found")
+            .at("/publishes/1/queue")
+            .needs_postgres(),
+        transact(&with(json!({"topic": "nowhere", "message": {"body": 1}})))
+            .refused(404, "topic-not-found")
+            .at("/publishes/1/topic")
+            .needs_postgres(),
+        transact(&with(
+            json!({"topic": "shop", "message": {"body": "eleven letters"}}),
+        ))
+        .refused(413, "message-too-large")
+        .at("/publishes/1/message/body")
+        .needs_postgres(),
+        transact(&with(
+            json!({"queue": "orders", "message": {"body": 1, "key": "\0"}}),
+        ))
+        .invalid("/publishes/1/message/key")
+        .needs_postgres(),
+        transact(&with(json!({"queue": "orders", "message": {}})))
+            .invalid("/publishes/1/message/body"),
+        transact(&with(json!({"queue": "orders"}))).invalid("/publishes/1"),
+        transact(&with(json!({"message": {"body": 1}}))).invalid("/publishes/1"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_key_stores_nothing() {
+    check(|_| keys()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_cannot_be_done_change_nothing() {
+    check(parts).await;
+}
