@@ -6,10 +6,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::publishing::tell_of;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::requests::{PUBLISHES, TO_TOPICS};
 use super::turns::{Told, Turns};
+use super::{Batcher, Events};
 use crate::domain::{DeadReason, Disposition, Event, Seconds};
-use crate::store::{Bounds, Fed, Overflowed, Publish, Published, Queue, Store, Turn};
+use crate::store::{
+    Bounds, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult, Published,
+    Queue, Store, Turn,
+};
 
 /// Whom to tell.
 #[derive(Debug, Clone)]
@@ -70,11 +77,15 @@ impl After {
     pub(super) async fn drop_overflow(&self, store: &Store, bounds: Vec<Bounds>) -> Vec<Turn> {
         let mut turns = Vec::new();
         for bounds in bounds {
-            let overflowed = store.drop_overflow(bounds).await;
-            tell_of(&overflowed, &self.told.events);
-            turns.extend(overflowed.iter().flat_map(Overflowed::turns));
+            turns.extend(self.overflowed(&store.drop_overflow(bounds).await));
         }
         turns
+    }
+
+    /// Messages were dropped for want of room; the turns that may have come.
+    fn overflowed(&self, overflowed: &[Overflowed]) -> Vec<Turn> {
+        tell_of(overflowed, &self.told.events);
+        overflowed.iter().flat_map(Overflowed::turns).collect()
     }
 
     /// Leases of a queue were ended as decided: each message, and what was decided. The
@@ -120,5 +131,54 @@ impl After {
         if queue.settings.max_in_flight.is_some() {
             self.told.receivers.ready(queue.id);
         }
+    }
+}
+
+/// Starts the publishes that may have to wait for the lock of a key: the others do not
+/// wait with them.
+pub(super) fn lined_publishes(
+    store: &Store,
+    after: &After,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Batcher<Publish, PublishResult> {
+    let (store, after) = (store.clone(), after.clone());
+    Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<Publish>>| {
+        let (store, after) = (store.clone(), after.clone());
+        async move {
+            let (results, overflowed) = store.publish(&items).await?;
+            let turns = after.overflowed(&overflowed);
+            after.pass(turns).await;
+            Ok(results)
+        }
+    })
+}
+
+/// Starts the publishes to topics.
+pub(super) fn topic_publishes(
+    store: &Store,
+    after: &After,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Batcher<PublishTopic, PublishTopicResult> {
+    let (store, after) = (store.clone(), after.clone());
+    Batcher::start(tracker, stop, TO_TOPICS, move |items: Arc<Vec<_>>| {
+        let (store, after) = (store.clone(), after.clone());
+        async move {
+            let done = store.publish_topic(&items).await?;
+            after.pass(done.turns).await;
+            after.overflowed(&done.overflowed);
+            // Once for all requests, which may have queues in common.
+            after.fed(&done.fed);
+            Ok(done.results)
+        }
+    })
+}
+
+/// Dead letters for want of room.
+pub(super) fn tell_of(overflowed: &[Overflowed], events: &Events) {
+    for queue in overflowed.iter().filter(|queue| !queue.dead.is_empty()) {
+        let reason = DeadReason::Overflow.as_str();
+        events.add(queue.queue_id, Event::dead_lettered(reason, &queue.dead));
     }
 }

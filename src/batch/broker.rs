@@ -9,13 +9,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::after::After;
+use super::after::{self, After, tell_of};
 use super::once::{self, PublishOnce, PublishOnceResult};
-use super::publishing::{self, tell_of};
 use super::receivers::{Received, Receivers};
 use super::requests::{
-    ACKS, Acks, EXTENDS, Extends, ONCE, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles,
-    TRANSACTIONS,
+    ACKS, Acks, EXTENDS, Extends, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles,
 };
 use super::transact::{self, Transact, TransactResult};
 use super::turns::{Told, Turns, ordered_acks};
@@ -82,11 +80,8 @@ impl Broker {
             events: Arc::clone(&events),
         };
         let turns = Arc::new(Turns::start(store, told.clone(), tracker, stop));
-        let after = After::new(told.clone(), Arc::clone(&turns));
-        let (once_store, after_once) = (store.clone(), after.clone());
-        let (transact_store, after_transact) = (store.clone(), after);
-        let publish_events = Arc::clone(&events);
-        let publish_store = store.clone();
+        let after = After::new(told, Arc::clone(&turns));
+        let (publish_store, publish_events) = (store.clone(), Arc::clone(&events));
         let ack_store = store.clone();
         let settle_store = store.clone();
         let extend_store = store.clone();
@@ -102,16 +97,10 @@ impl Broker {
                     Ok(results)
                 }
             }),
-            lined_publishes: publishing::lined(store, &turns, &events, tracker, stop),
-            topic_publishes: publishing::to_topics(store, &turns, &told, tracker, stop),
-            once: Batcher::start(tracker, stop, ONCE, move |items| {
-                let (store, after) = (once_store.clone(), after_once.clone());
-                async move { once::publish(&store, &after, items).await }
-            }),
-            transactions: Batcher::start(tracker, stop, TRANSACTIONS, move |items| {
-                let (store, after) = (transact_store.clone(), after_transact.clone());
-                async move { transact::transact(&store, &after, items).await }
-            }),
+            lined_publishes: after::lined_publishes(store, &after, tracker, stop),
+            topic_publishes: after::topic_publishes(store, &after, tracker, stop),
+            once: once::start(store, &after, tracker, stop),
+            transactions: transact::start(store, &after, tracker, stop),
             acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
                 let store = ack_store.clone();
                 async move {

@@ -22,7 +22,6 @@ mod fair;
 mod hints;
 mod once;
 mod pace;
-mod publishing;
 mod receivers;
 mod replies;
 mod requests;

@@ -5,7 +5,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Batcher;
 use super::after::After;
+use super::requests::ONCE;
 use crate::store::{
     Bounds, End, Error, Fed, Kept, Once, Publish, PublishTopic, Published, Refusal, Seen, Store,
     TopicPublished, TopicRefusal, Transaction, Turn,
@@ -62,8 +67,22 @@ struct Done {
     bounds: Vec<Bounds>,
 }
 
+/// Starts them.
+pub(super) fn start(
+    store: &Store,
+    after: &After,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Batcher<PublishOnce, PublishOnceResult> {
+    let (store, after) = (store.clone(), after.clone());
+    Batcher::start(tracker, stop, ONCE, move |items| {
+        let (store, after) = (store.clone(), after.clone());
+        async move { publish(&store, &after, items).await }
+    })
+}
+
 /// Publishes all that are new in one transaction.
-pub(super) async fn publish(
+async fn publish(
     store: &Store,
     after: &After,
     items: Arc<Vec<PublishOnce>>,

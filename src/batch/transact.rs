@@ -4,9 +4,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
 use super::after::After;
 use super::once::PublishedOnce;
-use super::{Settling, plan};
+use super::requests::TRANSACTIONS;
+use super::{Batcher, Settling, plan};
 use crate::store::{
     End, Error, Kept, Once, Queue, Refused, Seen, Steps, Store, Transacted, Transaction,
 };
@@ -58,8 +62,22 @@ pub(super) fn planned(mut request: Transact) -> Transact {
     request
 }
 
+/// Starts them.
+pub(super) fn start(
+    store: &Store,
+    after: &After,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Batcher<Transact, TransactResult> {
+    let (store, after) = (store.clone(), after.clone());
+    Batcher::start(tracker, stop, TRANSACTIONS, move |items| {
+        let (store, after) = (store.clone(), after.clone());
+        async move { transact(&store, &after, items).await }
+    })
+}
+
 /// Does the steps of one request.
-pub(super) async fn transact(
+async fn transact(
     store: &Store,
     after: &After,
     items: Arc<Vec<Transact>>,
