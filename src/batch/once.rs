@@ -29,7 +29,7 @@ pub struct PublishOnce {
 #[derive(Debug)]
 pub enum To {
     /// To a queue.
-    Queue(Publish, fn(&[Published]) -> Kept),
+    Queue(Publish, fn(&Publish, &[Published]) -> Kept),
     /// To a topic.
     Topic(PublishTopic, fn(&[TopicPublished]) -> Kept),
 }
@@ -145,7 +145,7 @@ async fn run(transaction: &mut Transaction, items: &[PublishOnce]) -> Result<Don
             done.results[at] = Some(match result {
                 Ok(published) => {
                     let ids = published.iter().map(|m| m.id).collect();
-                    let kept = answer(&published);
+                    let kept = answer(publish, &published);
                     done.published.push((publish.clone(), published));
                     Ok(PublishedOnce { ids, kept })
                 }

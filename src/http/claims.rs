@@ -1,17 +1,19 @@
 //! `/v1/claims/{key}`: consumers that must do a thing once.
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InClaim, Json, NoParams, OptionalJson, Query};
+use super::body::read_body;
+use super::extract::{InClaim, Json, NoParams, Query, parse_optional};
+use super::idempotency::{Keyed, answer, answer_seen, unless_answered};
 use super::problem::Problem;
-use super::{SharedGateway, reply};
+use super::{SharedGateway, reply, to_keep};
 use crate::domain::{ClaimKey, ClaimToken, Seconds};
-use crate::store::{ClaimDone, ClaimGivenUp, ClaimTaken};
+use crate::store::{ClaimDone, ClaimGivenUp, ClaimTaken, Effect, Kept};
 
 /// How long a claim is its taker's who does not say: as long as a job takes that
 /// nobody has thought about.
@@ -67,14 +69,13 @@ pub(crate) struct DoneClaim<'a> {
     kept_until: DateTime<Utc>,
 }
 
-fn done(key: &ClaimKey, done: ClaimDone) -> Response {
-    let view = DoneClaim {
+fn done_view(key: &ClaimKey, done: ClaimDone) -> DoneClaim<'_> {
+    DoneClaim {
         state: "done",
         key: key.as_str(),
         done_at: done.done_at,
         kept_until: done.until,
-    };
-    reply(StatusCode::OK, &view)
+    }
 }
 
 fn check(
@@ -151,12 +152,45 @@ pub(crate) async fn take_claim(
     State(gateway): State<SharedGateway>,
     InClaim(key): InClaim,
     Query(NoParams {}): Query<NoParams>,
-    OptionalJson(request): OptionalJson<TakeRequest>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let keyed = Keyed::of(&mut parts, &gateway).await?;
+    let headers = &parts.headers;
+    let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
+    let request: TakeRequest = parse_optional(headers, &bytes)?;
     let lock = check(request.lock_seconds, LOCK, LONGEST_LOCK, "/lock_seconds")?;
     let keep = check(request.keep_seconds, KEEP, Seconds::YEAR, "/keep_seconds")?;
     let store = gateway.broker.store();
-    match store.take_claim(&key, lock, keep).await? {
+    let Some(keyed) = keyed else {
+        let taken = store.take_claim(&key, lock, keep).await?;
+        return taken_answer(&key, taken).map(answer);
+    };
+    let once = keyed.once("take_claim", &[key.as_str()], headers, &bytes);
+    let result = async {
+        let done = store.once(once, move |transaction| {
+            let key = key.clone();
+            Box::pin(async move {
+                let taken = transaction.take_claim(&key, lock, keep).await?;
+                Ok(match taken_answer(&key, taken) {
+                    Ok(kept) => Effect::Done(None, kept),
+                    Err(refusal) => Effect::Refused(Some(refusal)),
+                })
+            })
+        });
+        match done.await? {
+            Ok((None, Some(kept))) => Ok(answer(kept)),
+            Ok((Some(refusal), _)) => Err(refusal),
+            Ok((None, None)) => Err(Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR)),
+            Err(seen) => answer_seen(seen),
+        }
+    };
+    unless_answered(&gateway, once, result.await).await
+}
+
+/// What is said to whoever asks for a claim.
+fn taken_answer(key: &ClaimKey, taken: ClaimTaken) -> Result<Kept, Problem> {
+    match taken {
         ClaimTaken::Taken { token, until } => {
             let view = TakenClaim {
                 state: "taken",
@@ -164,9 +198,9 @@ pub(crate) async fn take_claim(
                 token,
                 lock_expires_at: until,
             };
-            Ok(reply(StatusCode::CREATED, &view))
+            Ok(to_keep(StatusCode::CREATED, &view))
         }
-        ClaimTaken::Done(was) => Ok(done(&key, was)),
+        ClaimTaken::Done(was) => Ok(to_keep(StatusCode::OK, &done_view(key, was))),
         ClaimTaken::Held { left } => Err(held(left)),
     }
 }
@@ -204,7 +238,8 @@ pub(crate) async fn complete_claim(
 ) -> Result<Response, Problem> {
     let token = ClaimToken::parse(&request.token, "/token")?;
     let completed = gateway.broker.store().complete_claim(&key, token).await?;
-    completed.map(|was| done(&key, was)).ok_or_else(claim_lost)
+    let was = completed.ok_or_else(claim_lost)?;
+    Ok(reply(StatusCode::OK, &done_view(&key, was)))
 }
 
 /// Whose claim to give up.

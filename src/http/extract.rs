@@ -239,15 +239,23 @@ impl<T: DeserializeOwned + Default> FromRequest<SharedGateway> for OptionalJson<
         // room for reading is larger than that for waiting.
         Box::pin(async move {
             let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
-            if bytes.is_empty() {
-                return Ok(Self(T::default()));
-            }
-            if !is_json(&parts.headers) {
-                return Err(wrong_content_type("application/json"));
-            }
-            parse(&bytes).map(Self)
+            parse_optional(&parts.headers, &bytes).map(Self)
         })
     }
+}
+
+/// Parses a JSON object that may be left out.
+pub(crate) fn parse_optional<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    bytes: &[u8],
+) -> Result<T, Problem> {
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    if !is_json(headers) {
+        return Err(wrong_content_type("application/json"));
+    }
+    parse(bytes)
 }
 
 /// Parses a JSON object. Not JSON is 400; JSON of another shape is 422 with a

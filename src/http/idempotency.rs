@@ -31,7 +31,7 @@ use crate::store::{Kept, Once, Seen};
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// On an answer that was given before.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Whether a request has a key, good or not.
 pub(crate) fn has_key(headers: &HeaderMap) -> bool {

@@ -56,7 +56,9 @@ const KEYED: &[&str] = &[
     "publish",
     "publish_topic",
     "redrive",
+    "request",
     "resend_webhook",
+    "take_claim",
     "transact",
 ];
 

@@ -53,7 +53,7 @@ impl PublishAnswer {
         }
     }
 
-    fn to_keep(published: &[Published]) -> Kept {
+    fn to_keep(_: &Publish, published: &[Published]) -> Kept {
         to_keep(StatusCode::CREATED, &Self::of(published))
     }
 }

@@ -10,23 +10,26 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::body::read_body;
 use super::envelope::Waited;
 use super::extract::{InQueue, NoParams, Query};
-use super::message_input::{Described, MessageInput, demand_content_type, read_messages};
+use super::idempotency::{Keyed, REPLAYED, answer_seen};
+use super::message_input::{Described, MessageInput, demand_content_type, parse_messages};
 use super::prefer;
 use super::problem::Problem;
 use super::publish::store;
 use super::queue_limits::{described, publish_quota};
 use super::replies::{ReplyView, write_reply};
 use super::schemas::check_schema;
-use super::{Gateway, SharedGateway, reply};
-use crate::batch::Awaiting;
+use super::told::tell_messages;
+use super::{Gateway, SharedGateway, reply, to_keep};
+use crate::batch::{Awaiting, NotPublished, PublishOnce, To};
 use crate::domain::{self, Asked, Invalid, Message, MessageId, QueueName, Seconds};
-use crate::store::{Publish, ReplyRead, ReplyTo, SchemaOf};
+use crate::store::{Kept, Once, Publish, Refusal, ReplyRead, ReplyTo, SchemaOf, Seen};
 
 /// A request that has no reply yet.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,6 +40,22 @@ pub(crate) struct PendingRequest {
     /// Reads the reply: `GET /v1/replies/{correlation_id}`. Whoever has it can, so
     /// it is not to be shown around.
     correlation_id: String,
+}
+
+impl PendingRequest {
+    /// What was kept under an idempotency key.
+    fn read(kept: &Kept) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Before {
+            id: String,
+            correlation_id: String,
+        }
+        let before: Before = serde_json::from_slice(&kept.body).ok()?;
+        Some(Self {
+            id: MessageId::parse(&before.id)?,
+            correlation_id: before.correlation_id,
+        })
+    }
 }
 
 /// What has been published, and who waits.
@@ -169,15 +188,18 @@ pub(crate) async fn request(
 
 /// Publishes, with somebody who waits if there is to be one.
 async fn publish(
-    gateway: &Gateway,
+    gateway: &SharedGateway,
     name: QueueName,
     request: Request,
     wait: Option<u64>,
 ) -> Result<Published, Problem> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     demand_content_type(&parts.headers)?;
+    let keyed = Keyed::of(&mut parts, gateway).await?;
     let queue = gateway.queue(&name).await?;
-    let mut read = read_messages(&gateway.capacity, &parts.headers, body).await?;
+    let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
+    let once = keyed.map(|keyed| keyed.once("request", &[name.as_str()], &parts.headers, &bytes));
+    let mut read = parse_messages(&parts.headers, bytes)?;
     let (Some(one), true) = (read.pop(), read.is_empty()) else {
         return Err(Problem::invalid(
             "/messages",
@@ -209,10 +231,20 @@ async fn publish(
     let awaiting =
         (prefer::time(wait) > Duration::ZERO).then(|| gateway.broker.replies().await_reply(to));
     let messages = Arc::new(vec![message]);
-    let stored = store(gateway, &name, Publish { queue, messages }).await?;
+    let publish = Publish { queue, messages };
     let rest = described(Response::default(), quota, standing);
+    let stored = match once {
+        None => {
+            let stored = store(gateway, &name, publish).await?;
+            stored.iter().map(|stored| stored.id).collect()
+        }
+        Some(once) => match store_once(gateway, &name, once, publish).await? {
+            Ok(id) => vec![id],
+            Err(before) => return asked_before(gateway, &before, rest, wait).await,
+        },
+    };
     Ok(Published {
-        id: stored.first().map_or(0, |stored| stored.id),
+        id: stored.first().copied().unwrap_or(0),
         correlation_id,
         to,
         deadline: Instant::now() + timeout.to_duration(),
@@ -220,6 +252,76 @@ async fn publish(
         rest: Rest {
             headers: rest.into_parts().0.headers,
         },
+    })
+}
+
+/// Publishes a request with an idempotency key: its id, or what was answered before.
+async fn store_once(
+    gateway: &Gateway,
+    name: &QueueName,
+    once: Once,
+    publish: Publish,
+) -> Result<Result<i64, PendingRequest>, Problem> {
+    let to = To::Queue(publish, |publish, published| {
+        let message = publish.messages.first();
+        to_keep(
+            StatusCode::ACCEPTED,
+            &PendingRequest {
+                id: MessageId(published.first().map_or(0, |stored| stored.id)),
+                correlation_id: message
+                    .and_then(|message| message.correlation_id.clone())
+                    .unwrap_or_default(),
+            },
+        )
+    });
+    match gateway
+        .broker
+        .publish_once(PublishOnce { once, to })
+        .await?
+    {
+        Ok(published) => {
+            tell_messages(published.ids.iter().copied());
+            Ok(Ok(published.ids.first().copied().unwrap_or(0)))
+        }
+        Err(NotPublished::Seen(Seen::Answered(kept))) => {
+            let before = PendingRequest::read(&kept);
+            let before =
+                before.ok_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+            Ok(Err(before))
+        }
+        Err(NotPublished::Seen(seen)) => Err(answer_seen(seen)
+            .err()
+            .unwrap_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))),
+        Err(NotPublished::Queue(Refusal::Full { max_ready })) => {
+            Err(Problem::queue_full(name, max_ready))
+        }
+        Err(_) => Err(Problem::queue_not_found(name)),
+    }
+}
+
+/// A request that was published before, under the same idempotency key: who sends it
+/// again waits for the reply to the first.
+async fn asked_before(
+    gateway: &Gateway,
+    before: &PendingRequest,
+    rest: Response,
+    wait: Option<u64>,
+) -> Result<Published, Problem> {
+    let asked = gateway.requests.open(&before.correlation_id);
+    let asked = asked.ok_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+    let to = ReplyTo::from(&asked);
+    let awaiting =
+        (prefer::time(wait) > Duration::ZERO).then(|| gateway.broker.replies().await_reply(to));
+    let left = asked.over_at - gateway.broker.store().now().await?;
+    let mut headers = rest.into_parts().0.headers;
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(Published {
+        id: before.id.0,
+        correlation_id: before.correlation_id.clone(),
+        to,
+        deadline: Instant::now() + left.to_std().unwrap_or_default(),
+        awaiting,
+        rest: Rest { headers },
     })
 }
 

@@ -14,11 +14,12 @@ use super::nack::check_nack;
 use super::problem::Problem;
 use super::publish_topic::{route, routing_key};
 use super::resource::not_system;
+use super::schemas::check_schema;
 use super::told::Trace;
 use super::transact::{NackPart, Place, PublishPart, TransactRequest};
 use crate::batch::Settling;
 use crate::domain::{ClaimKey, ClaimToken, Failure, Lease, Limits, QueueName, RoutingKey, Verb};
-use crate::store::{Publish, PublishTopic, Queue, Steps};
+use crate::store::{Publish, PublishTopic, Queue, SchemaOf, Steps};
 
 /// The parts, as far as they can be judged by themselves.
 pub(super) struct Plan {
@@ -160,9 +161,14 @@ impl Plan {
                 Target::Queue(name) => {
                     let queue = queue(gateway, caller, Verb::Publish, name, anew, &at).await?;
                     message.check(queue.settings.max_message_bytes, inner, now)?;
+                    let mut message = message.clone();
+                    if let Some(version) = queue.schema_version {
+                        let messages = std::iter::once((&**inner, &mut message));
+                        check_schema(gateway, SchemaOf::Queue(queue.id), version, messages).await?;
+                    }
                     let place = Place::Queue(resolved.steps.to_queues.len());
                     resolved.places.push(place);
-                    let messages = Arc::new(vec![message.clone()]);
+                    let messages = Arc::new(vec![message]);
                     resolved.steps.to_queues.push(Publish { queue, messages });
                 }
                 Target::Topic(name) => {
@@ -176,7 +182,12 @@ impl Plan {
                     };
                     let topology = topology.map_err(missing)?;
                     message.check(topology.topic.settings.max_message_bytes, inner, now)?;
-                    let routed = route(&topology, std::iter::once((described, routing_key)))?;
+                    let mut routed = route(&topology, std::iter::once((described, routing_key)))?;
+                    if let Some(version) = topology.topic.schema_version {
+                        let messages = routed.iter_mut().map(|one| (&**inner, &mut one.message));
+                        let of = SchemaOf::Topic(topology.topic.id);
+                        check_schema(gateway, of, version, messages).await?;
+                    }
                     let place = Place::Topic(resolved.steps.to_topics.len());
                     resolved.places.push(place);
                     resolved.steps.to_topics.push(PublishTopic {

@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::transaction::Transaction;
+use super::transaction::{On, Transaction};
 use super::{Error, Store, statements};
 use crate::domain::{ClaimKey, ClaimToken, Seconds};
 
@@ -134,6 +134,54 @@ impl Transaction {
     }
 }
 
+/// Takes a claim as a statement of its own, or in a transaction.
+async fn take(
+    on: &mut On<'_>,
+    key: &ClaimKey,
+    lock: Seconds,
+    keep: Seconds,
+) -> Result<ClaimTaken, Error> {
+    for _ in 0..LOOKS {
+        let query = sqlx::query(TAKE_CLAIM)
+            .bind(key.as_str())
+            .bind(lock.as_millis())
+            .bind(keep.as_millis());
+        let Some(row) = on.fetch_all(query).await?.pop() else {
+            continue;
+        };
+        let until = row.try_get("until")?;
+        if let Some(token) = row.try_get::<Option<i64>, _>("token")? {
+            let token = ClaimToken(token);
+            return Ok(ClaimTaken::Taken { token, until });
+        }
+        if let Some(done_at) = row.try_get("done_at")? {
+            return Ok(ClaimTaken::Done(ClaimDone { done_at, until }));
+        }
+        let left_ms: i64 = row.try_get("left_ms")?;
+        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+        return Ok(ClaimTaken::Held { left });
+    }
+    // Somebody had it at each look, and not at the next one's snapshot.
+    Ok(ClaimTaken::Held {
+        left: Duration::ZERO,
+    })
+}
+
+impl Transaction {
+    /// As [`Store::take_claim`].
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn take_claim(
+        &mut self,
+        key: &ClaimKey,
+        lock: Seconds,
+        keep: Seconds,
+    ) -> Result<ClaimTaken, Error> {
+        take(&mut self.on()?, key, lock, keep).await
+    }
+}
+
 impl Store {
     /// Takes a claim for so long, unless somebody holds it or it is done. Once it
     /// is completed that is kept for `keep`.
@@ -146,30 +194,7 @@ impl Store {
         lock: Seconds,
         keep: Seconds,
     ) -> Result<ClaimTaken, Error> {
-        for _ in 0..LOOKS {
-            let row = sqlx::query(TAKE_CLAIM)
-                .bind(key.as_str())
-                .bind(lock.as_millis())
-                .bind(keep.as_millis())
-                .fetch_optional(&self.pool)
-                .await?;
-            let Some(row) = row else { continue };
-            let until = row.try_get("until")?;
-            if let Some(token) = row.try_get::<Option<i64>, _>("token")? {
-                let token = ClaimToken(token);
-                return Ok(ClaimTaken::Taken { token, until });
-            }
-            if let Some(done_at) = row.try_get("done_at")? {
-                return Ok(ClaimTaken::Done(ClaimDone { done_at, until }));
-            }
-            let left_ms: i64 = row.try_get("left_ms")?;
-            let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
-            return Ok(ClaimTaken::Held { left });
-        }
-        // Somebody had it at each look, and not at the next one's snapshot.
-        Ok(ClaimTaken::Held {
-            left: Duration::ZERO,
-        })
+        take(&mut On::Alone(&self.pool), key, lock, keep).await
     }
 
     /// Completes a claim; `None` if somebody else has taken it since, or it is not
