@@ -208,6 +208,17 @@ pub(crate) fn wrong_content_type(expected: &str) -> Problem {
     )
 }
 
+/// Refuses a request that does not say what its body is.
+pub(crate) fn demand_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(CONTENT_TYPE) {
+        Ok(())
+    } else {
+        Err(wrong_content_type(
+            "application/json, or what the bytes are",
+        ))
+    }
+}
+
 /// A JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 

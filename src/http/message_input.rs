@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 
 use super::body::read_body;
 use super::capacity::Capacity;
-use super::extract::{is_json, parse, wrong_content_type};
+pub(crate) use super::extract::demand_content_type;
+use super::extract::{is_json, parse};
 use super::problem::Problem;
 use super::shapes;
 use super::told::Trace;
@@ -154,17 +155,6 @@ impl Routing {
     }
 }
 
-/// Refuses a request that does not say what its body is.
-pub(crate) fn demand_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.contains_key(header::CONTENT_TYPE) {
-        Ok(())
-    } else {
-        Err(wrong_content_type(
-            "application/json, or what the bytes are",
-        ))
-    }
-}
-
 /// The messages of a request.
 pub(crate) async fn read_messages(
     capacity: &Capacity,
@@ -173,11 +163,11 @@ pub(crate) async fn read_messages(
 ) -> Result<Vec<Described>, Problem> {
     // From here on the batcher has bounds of its own.
     let (bytes, _room) = read_body(capacity, headers, body).await?;
-    parse_messages(headers, bytes)
+    parsed(headers, bytes)
 }
 
 /// The messages of a request whose body was read.
-pub(crate) fn parse_messages(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Described>, Problem> {
+pub(crate) fn parsed(headers: &HeaderMap, bytes: Bytes) -> Result<Vec<Described>, Problem> {
     let trace = Trace::to_keep(headers);
     if is_json(headers) {
         from_json(&bytes, &trace)
@@ -277,22 +267,19 @@ impl MessageInput<'_> {
         headers.is_empty()
     }
 
-    /// The one message that this describes.
-    pub(crate) fn one(
+    /// The message that this describes, found at `at` in `bytes`.
+    pub(crate) fn message(
         self,
         bytes: &Bytes,
         at: String,
         trace: &Trace,
     ) -> Result<Described, domain::Error> {
         if self.messages.is_some() {
-            let pointer = format!("{at}/messages");
-            return Err(domain::Error::invalid(pointer, "one message each"));
+            return Err(domain::Error::invalid(
+                format!("{at}/messages"),
+                "holds no batch",
+            ));
         }
-        self.message(bytes, at, trace)
-    }
-
-    /// The message that this describes, found at `at` in `bytes`.
-    fn message(self, bytes: &Bytes, at: String, trace: &Trace) -> Result<Described, domain::Error> {
         let content = content(bytes, &at, self.body, self.body_base64, self.content_type)?;
         Ok(Described {
             message: Message {
@@ -350,12 +337,6 @@ fn from_json(bytes: &Bytes, trace: &Trace) -> Result<Vec<Described>, Problem> {
     let mut messages = Vec::with_capacity(batch.len());
     for (index, item) in batch.into_iter().enumerate() {
         let at = format!("/messages/{index}");
-        if item.messages.is_some() {
-            return Err(Problem::invalid(
-                format!("{at}/messages"),
-                "a batch holds no batches",
-            ));
-        }
         messages.push(item.message(bytes, at, trace)?);
     }
     Ok(messages)

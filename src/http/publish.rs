@@ -14,9 +14,7 @@ use utoipa::ToSchema;
 use super::body::read_body;
 use super::extract::{InQueue, NoParams, Query};
 use super::idempotency::{Keyed, answer, answer_seen, has_key, unless_answered};
-use super::message_input::{
-    Described, MessageInput, demand_content_type, parse_messages, read_messages,
-};
+use super::message_input::{Described, MessageInput, demand_content_type, parsed, read_messages};
 use super::problem::Problem;
 use super::queue_limits::{described, publish_quota};
 use super::schemas::check_schema;
@@ -239,7 +237,7 @@ async fn store_once(
     bytes: Bytes,
 ) -> Result<Response, Problem> {
     let mut queue = gateway.queue(name).await?;
-    let mut read = parse_messages(headers, bytes)?;
+    let mut read = parsed(headers, bytes)?;
     check(gateway, &queue, &read)?;
     if let Some(version) = queue.schema_version {
         check_by_queue(gateway, &queue, version, &mut read).await?;

@@ -15,9 +15,7 @@ use utoipa::ToSchema;
 use super::body::read_body;
 use super::extract::{InTopic, NoParams, Query};
 use super::idempotency::{Keyed, answer, answer_seen, has_key, unless_answered};
-use super::message_input::{
-    Described, MessageInput, demand_content_type, parse_messages, read_messages,
-};
+use super::message_input::{Described, MessageInput, demand_content_type, parsed, read_messages};
 use super::problem::Problem;
 use super::resource::not_system;
 use super::schemas::check_schema;
@@ -290,7 +288,7 @@ async fn store_once(
     bytes: Bytes,
 ) -> Result<Response, Problem> {
     let mut topology = gateway.topology(name).await?;
-    let mut described = with_keys(parse_messages(headers, bytes)?)?;
+    let mut described = with_keys(parsed(headers, bytes)?)?;
     let now = (gateway.clock)();
     let mut tried_anew = false;
     loop {

@@ -18,7 +18,7 @@ use super::body::read_body;
 use super::envelope::Waited;
 use super::extract::{InQueue, NoParams, Query};
 use super::idempotency::{Keyed, REPLAYED, answer_seen};
-use super::message_input::{Described, MessageInput, demand_content_type, parse_messages};
+use super::message_input::{Described, MessageInput, demand_content_type, parsed};
 use super::prefer;
 use super::problem::Problem;
 use super::publish::store;
@@ -199,7 +199,7 @@ async fn publish(
     let queue = gateway.queue(&name).await?;
     let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
     let once = keyed.map(|keyed| keyed.once("request", &[name.as_str()], &parts.headers, &bytes));
-    let mut read = parse_messages(&parts.headers, bytes)?;
+    let mut read = parsed(&parts.headers, bytes)?;
     let (Some(one), true) = (read.pop(), read.is_empty()) else {
         return Err(Problem::invalid(
             "/messages",

@@ -12,10 +12,10 @@ use utoipa::openapi::{
     Array, Components, Content, Object, OneOfBuilder, OpenApi, Ref, RefOr, Required, Schema, Type,
 };
 
-use super::reply;
+use super::{reply, transact_input};
 
 /// A name of a queue, topic or subscription, with the rule against `..`.
-const NAME: &str = r"^[A-Za-z0-9_](\.?[A-Za-z0-9_-])*\.?$";
+pub(super) const NAME: &str = r"^[A-Za-z0-9_](\.?[A-Za-z0-9_-])*\.?$";
 /// A header's name: RFC 9110's token characters.
 const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$";
 /// Text without control characters.
@@ -26,7 +26,7 @@ const OPTIONAL: &str = "May be left out";
 pub(super) type Schemas = BTreeMap<String, RefOr<Schema>>;
 
 /// A schema as JSON Schema writes it.
-fn schema(json: Value) -> RefOr<Schema> {
+pub(super) fn schema(json: Value) -> RefOr<Schema> {
     serde_json::from_value(json).expect("it is written below, and a test reads it")
 }
 
@@ -115,7 +115,7 @@ pub(super) fn complete(document: &mut OpenApi) {
     if let Some(components) = &mut document.components {
         messages(&mut components.schemas);
         reply::describe(&mut components.schemas);
-        publish_parts(&mut components.schemas);
+        transact_input::describe(&mut components.schemas);
         redrive(&mut components.schemas);
         filters(&mut components.schemas);
     }
@@ -187,30 +187,6 @@ fn bodies(operation: &mut Operation) {
             schema(json!({"type": "string", "format": "binary"}))
         });
     }
-}
-
-/// What a transaction publishes: to a queue, or to a topic what is routed by.
-fn publish_parts(schemas: &mut Schemas) {
-    let part = |to: &str, messages: [&str; 2]| {
-        let [json, bytes] = messages.map(|name| format!("#/components/schemas/{name}"));
-        json!({
-            "type": "object",
-            "required": [to, "message"],
-            "properties": {
-                to: {"type": "string", "pattern": NAME, "maxLength": 80},
-                "message": {"oneOf": [{"$ref": json}, {"$ref": bytes}]},
-            },
-            "additionalProperties": false,
-        })
-    };
-    let parts = json!({
-        "description": "One message to publish, to a queue or to a topic.",
-        "oneOf": [
-            part("queue", ["Message", "BytesMessage"]),
-            part("topic", ["RoutedMessage", "RoutedBytesMessage"]),
-        ],
-    });
-    schemas.insert("PublishPart".to_owned(), schema(parts));
 }
 
 /// What a publish takes: one message or a batch, each with a JSON value or with

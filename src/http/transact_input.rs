@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
+use serde_json::json;
 
 use super::Gateway;
 use super::access::Caller;
@@ -15,6 +16,7 @@ use super::problem::Problem;
 use super::publish_topic::{route, routing_key};
 use super::resource::not_system;
 use super::schemas::check_schema;
+use super::shapes::{NAME, Schemas, schema};
 use super::told::Trace;
 use super::transact::{NackPart, Place, PublishPart, TransactRequest};
 use crate::batch::Settling;
@@ -289,10 +291,34 @@ fn described(
             ));
         }
     };
-    let described = message.one(bytes, format!("{at}/message"), trace)?;
+    let described = message.message(bytes, format!("{at}/message"), trace)?;
     if matches!(target, Target::Queue(_)) {
         described.routing.refuse()?;
     }
     let routing_key = routing_key(&described)?;
     Ok((target, described, routing_key))
+}
+
+/// What a transaction publishes: to a queue, or to a topic what is routed by.
+pub(super) fn describe(schemas: &mut Schemas) {
+    let part = |to: &str, messages: [&str; 2]| {
+        let [json, bytes] = messages.map(|name| format!("#/components/schemas/{name}"));
+        json!({
+            "type": "object",
+            "required": [to, "message"],
+            "properties": {
+                to: {"type": "string", "pattern": NAME, "maxLength": 80},
+                "message": {"oneOf": [{"$ref": json}, {"$ref": bytes}]},
+            },
+            "additionalProperties": false,
+        })
+    };
+    let parts = json!({
+        "description": "One message to publish, to a queue or to a topic.",
+        "oneOf": [
+            part("queue", ["Message", "BytesMessage"]),
+            part("topic", ["RoutedMessage", "RoutedBytesMessage"]),
+        ],
+    });
+    schemas.insert("PublishPart".to_owned(), schema(parts));
 }

@@ -11,8 +11,7 @@ use sqlx::postgres::PgRow;
 
 use super::publish::{Bounds, Overflowed, duplicates, place, push_rare, sparse};
 use super::topology::{Binding, Route};
-use super::transaction::{On, Transaction};
-use super::{Error, Store, Topology, Turn, statements};
+use super::{Error, Store, Topology, Turn, statements, transaction::On};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
 
 statements! {
@@ -102,13 +101,11 @@ pub struct Fed {
 }
 
 impl Store {
-    /// Stores the messages of all requests in one statement; what became of
-    /// each, and of each queue. When it returns, Postgres has committed and
-    /// flushed.
+    /// Stores the messages of all requests in one statement; what became of each, and
+    /// of each queue. When it returns, Postgres has committed and flushed.
     ///
-    /// Bounded queues cost a statement more, as for
-    /// [`publish`](Self::publish); a full one that rejects refuses the whole
-    /// request.
+    /// Bounded queues cost a statement more, as for [`publish`](Self::publish); a
+    /// full one that rejects refuses the whole request.
     ///
     /// # Errors
     /// Any; whether the messages were stored is then not known.
@@ -117,15 +114,12 @@ impl Store {
             .publish_topic_on(&mut On::Alone(&self.hot), requests)
             .await?;
         fed.overflowed = self.drop_overflow(bounds).await;
-        if !fed.overflowed.is_empty() {
-            let dropped = fed.overflowed.iter().flat_map(Overflowed::turns);
-            fed.turns.extend(dropped);
-        }
+        fed.turns
+            .extend(fed.overflowed.iter().flat_map(Overflowed::turns));
         Ok(fed)
     }
 
-    /// What queues that drop their oldest are to give up is left to who calls this.
-    async fn publish_topic_on(
+    pub(super) async fn publish_topic_on(
         &self,
         on: &mut On<'_>,
         requests: &[PublishTopic],
@@ -145,7 +139,6 @@ impl Store {
         } else {
             self.publish_topic_rows(on, &columns).await?
         };
-
         let mut results = Vec::with_capacity(requests.len());
         let mut ord = 0;
         for (request, full) in requests.iter().zip(full) {
@@ -171,10 +164,11 @@ impl Store {
             .filter(|binding| binding.overflow == Overflow::DropOldest)
             .filter_map(|binding| Some((binding.queue_id, binding.max_ready?)))
             .collect();
+        let overflowed = Vec::new();
         let fed = TopicsFed {
             results,
             fed,
-            overflowed: Vec::new(),
+            overflowed,
             turns,
         };
         Ok((fed, Bounds(bounds)))
@@ -343,21 +337,6 @@ impl Store {
     }
 }
 
-impl Transaction {
-    /// As [`Store::publish_topic`]; what queues that drop their oldest are to give
-    /// up is seen to after the commit ([`Store::drop_overflow`]).
-    ///
-    /// # Errors
-    /// Any; the transaction has failed.
-    pub async fn publish_topic(
-        &mut self,
-        requests: &[PublishTopic],
-    ) -> Result<(TopicsFed, Bounds), Error> {
-        let store = self.store.clone();
-        store.publish_topic_on(&mut self.on()?, requests).await
-    }
-}
-
 /// Every copy that a request makes: the subscription it is made for.
 fn targets(request: &PublishTopic) -> impl Iterator<Item = &Binding> {
     request
@@ -439,7 +418,6 @@ impl<'a> Columns<'a> {
             .push((!message.headers.is_empty()).then_some(sqlx::types::Json(&message.headers)));
         self.key.push(message.key.as_deref());
         self.delay_ms.push(message.delay.map(Seconds::as_millis));
-        // Long ago is now; Postgres cannot tell every time that a user can.
         self.deliver_at
             .push(message.deliver_at.map(|t| t.max(DateTime::UNIX_EPOCH)));
         self.ttl_ms.push(message.ttl.map(Seconds::as_millis));

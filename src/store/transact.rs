@@ -8,7 +8,7 @@
 
 use super::claims::ClaimCompleted;
 use super::publish::{Bounds, Publish, Published, Refusal};
-use super::publish_topic::{Fed, PublishTopic, TopicPublished, TopicRefusal};
+use super::publish_topic::{Fed, PublishTopic, TopicPublished, TopicRefusal, TopicsFed};
 use super::settle::{Fate, Settle, Settled};
 use super::transaction::Transaction;
 use super::{Error, Turn};
@@ -215,5 +215,20 @@ impl From<TopicRefusal> for PartRefusal {
                 max_ready,
             },
         }
+    }
+}
+
+impl Transaction {
+    /// As [`Store::publish_topic`](super::Store::publish_topic); what queues that drop their oldest are to give
+    /// up is seen to after the commit ([`Store::drop_overflow`](super::Store::drop_overflow)).
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn publish_topic(
+        &mut self,
+        requests: &[PublishTopic],
+    ) -> Result<(TopicsFed, Bounds), Error> {
+        let store = self.store.clone();
+        store.publish_topic_on(&mut self.on()?, requests).await
     }
 }

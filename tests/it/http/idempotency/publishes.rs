@@ -242,3 +242,57 @@ async fn a_full_queue_that_drops_its_oldest_does_so_for_keyed_publishes() {
     let counts = app.counts("work").await;
     assert_eq!((&counts["ready"], &counts["dead"]), (&json!(2), &json!(1)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_sent_again_waits_for_the_reply_to_the_first() {
+    let app = App::start().await;
+    let other = app.another().await;
+    app.queue("work", json!({})).await;
+    let path = "/v1/queues/work/requests";
+    let body = json!({"body": "how much?"});
+    let first = keyed(&app, path, "a", &body).await;
+    let asked = first.expect(StatusCode::ACCEPTED);
+    let again = keyed(&other, path, "a", &body).await;
+    assert_eq!(again.expect(StatusCode::ACCEPTED), asked);
+    assert_eq!(again.headers["location"], first.headers["location"]);
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    keyed(&app, path, "a", json!({"body": "how many?"}))
+        .await
+        .expect_problem(422, "idempotency-key-reused");
+    let message = app.receive_one("work").await;
+    assert_eq!(app.counts("work").await["ready"], 0);
+    let reply = json!({"receipt": message["receipt"], "body": 99});
+    app.post("/v1/queues/work/reply", reply)
+        .await
+        .expect(StatusCode::OK);
+    let request = other
+        .request(Method::POST, path)
+        .header("idempotency-key", "a")
+        .header("prefer", "wait=30")
+        .header("content-type", "application/json")
+        .body(body.to_string());
+    let answered = Answer::of(request).await;
+    assert_eq!(answered.expect(StatusCode::OK)["body"], 99);
+    assert_eq!(answered.headers["idempotency-replayed"], "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_taking_is_sent_again_is_the_takers() {
+    let app = App::start().await;
+    let other = app.another().await;
+    let path = "/v1/claims/orders:42";
+    let first = keyed(&app, path, "a", json!({})).await;
+    let taken = first.expect(StatusCode::CREATED);
+    assert_replays(&keyed(&other, path, "a", json!({})).await, &first);
+    // Nobody else, and what was refused is not kept.
+    keyed(&other, path, "b", json!({}))
+        .await
+        .expect_problem(409, "claim-held");
+    let token = taken["token"].as_str().unwrap();
+    let given_up = app.delete(&format!("{path}?token={token}")).await;
+    assert_eq!(given_up.status, StatusCode::NO_CONTENT);
+    keyed(&other, path, "b", json!({}))
+        .await
+        .expect(StatusCode::CREATED);
+}
