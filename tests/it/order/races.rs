@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Row as _};
+use sqlx::Row as _;
+use tokio_util::task::TaskTracker;
 
 use super::{ack, ack_next, bodies, ordered, publish_all, receive_now};
 use crate::store::{execute, message_id, number, queue_id};
@@ -53,10 +54,10 @@ async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
     publish_all(&app, "q", "a", &[0]).await;
     let id = queue_id(&app.database, "q").await;
     // A publish that has drawn its id and is not committed yet.
-    let mut connection = app.database.connect().await;
-    let mut slow = connection.begin().await.unwrap();
+    let mut slow = app.database.connect().await;
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "INSERT INTO postrider.turns (queue_id, key) VALUES ({id}, 'a')
+        "BEGIN;
+         INSERT INTO postrider.turns (queue_id, key) VALUES ({id}, 'a')
             ON CONFLICT (queue_id, key) DO UPDATE SET floor = excluded.floor WHERE false;
          INSERT INTO postrider.messages (id, body, key)
             VALUES (nextval('postrider.message_ids'), '1', 'a');
@@ -65,10 +66,10 @@ async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
          SELECT {id}, 'a', last_value, last_value, now(), now() + interval '1 day', 0
          FROM postrider.message_ids"
     )))
-    .execute(&mut *slow)
+    .execute(&mut slow)
     .await
     .unwrap();
-    let publishing = tokio::spawn({
+    let publishing = TaskTracker::new().spawn({
         let app = Arc::clone(&app);
         async move { app.publish("q", json!({"body": 2, "key": "a"})).await }
     });
@@ -80,7 +81,7 @@ async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
     // Other keys do not.
     publish_all(&other, "q", "b", &[11]).await;
     assert!(!publishing.is_finished());
-    slow.commit().await.unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut slow).await.unwrap();
     publishing.await.unwrap();
     let both = receive_now(&app, "q").await;
     for message in &both {
@@ -118,16 +119,16 @@ async fn the_switch_waits_for_publishes_that_are_under_way() {
     let app = Arc::new(App::start().await);
     app.queue("q", json!({})).await;
     let id = queue_id(&app.database, "q").await;
-    let mut connection = app.database.connect().await;
-    let mut slow = connection.begin().await.unwrap();
+    let mut slow = app.database.connect().await;
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "INSERT INTO postrider.ready (queue_id, priority, position, message_id, expires_at)
+        "BEGIN;
+         INSERT INTO postrider.ready (queue_id, priority, position, message_id, expires_at)
          VALUES ({id}, 0, 1, 1, now() + interval '1 day')"
     )))
-    .execute(&mut *slow)
+    .execute(&mut slow)
     .await
     .unwrap();
-    let switching = tokio::spawn({
+    let switching = TaskTracker::new().spawn({
         let app = Arc::clone(&app);
         async move { app.patch("/v1/queues/q", json!({"ordered": true})).await }
     });
@@ -137,7 +138,7 @@ async fn the_switch_waits_for_publishes_that_are_under_way() {
         switching.is_finished() || number(&app.database, waiting).await > 0
     })
     .await;
-    slow.commit().await.unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut slow).await.unwrap();
     let answer = switching.await.unwrap();
     assert!(
         matches!(answer.status.as_u16(), 409 | 503),
@@ -156,7 +157,7 @@ async fn publishes_race_with_the_switch_and_no_message_is_out_of_line() {
     app.queue("q", json!({})).await;
     other.publish("q", json!({"body": 0, "key": "a"})).await;
     app.post("/v1/queues/q/purge", "{}").await;
-    let publishing = tokio::spawn({
+    let publishing = TaskTracker::new().spawn({
         let other = Arc::clone(&other);
         async move {
             for body in 1..=100 {

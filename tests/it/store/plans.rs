@@ -89,6 +89,81 @@ fn reads_all(plan: &str) -> bool {
     })
 }
 
+/// The hot statements, and which scans each is made of.
+const HOT: &[(&str, &[&str])] = &[
+    (
+        "claim",
+        &[
+            "Index Scan using ready_pkey on ready",
+            "Tid Scan on ready",
+            "Index Scan using messages_0_pkey on messages_0",
+        ],
+    ),
+    (
+        "ack",
+        &[
+            "Index Scan using parked_pkey on parked",
+            "Tid Scan on parked",
+        ],
+    ),
+    (
+        "settle",
+        &[
+            "Index Scan using parked_pkey on parked",
+            "Tid Scan on parked",
+            "Index Scan using messages_0_pkey on messages_0",
+        ],
+    ),
+    ("publish", &[]),
+    ("publish_dedup", &[]),
+    ("publish_topic", &[]),
+    ("stream", &["using stream_0_pkey on stream_0"]),
+    ("retained", &[]),
+    ("alive", &["using ready_pkey on ready"]),
+    ("move_ready", &["Tid Scan on ready"]),
+    ("move_parked", &["Tid Scan on parked"]),
+    ("purge_ready", &["using ready_pkey on ready"]),
+    ("purge_parked", &["using parked_pkey on parked"]),
+    (
+        "due",
+        &[
+            "Index Scan using parked_by_wake on parked",
+            "Tid Scan on parked",
+        ],
+    ),
+    ("extend", &["Index Scan using parked_pkey on parked"]),
+    ("late", &["Tid Scan on ready"]),
+    ("hold", &["Tid Scan on parked"]),
+    ("floors", &["using ready_pkey on ready"]),
+    ("with_ready", &["using ready_pkey on ready"]),
+    ("expire", &["using ready_by_expiry on ready"]),
+    ("message", &["using ready_pkey on ready"]),
+    ("browse_ready", &["using ready_pkey on ready"]),
+    ("browse_parked", &["using parked_by_wake on parked"]),
+    ("cancel", &[]),
+    ("redrive", &["using ready_pkey on ready"]),
+    ("prune_stragglers", &["using ready_pkey on ready"]),
+    ("resend", &["using ready_pkey on ready"]),
+    ("overflow", &["using ready_pkey on ready"]),
+    ("counts", &["using ready_pkey on ready"]),
+    ("queue_numbers", &["using ready_pkey on ready"]),
+    ("queue_numbers", &["using parked_by_wake on parked"]),
+    ("next_due", &["using parked_by_wake on parked"]),
+    ("due_floors", &["using parked_by_wake on parked"]),
+    ("publish_lined", &[]),
+    ("publish_topic_lined", &[]),
+    ("sweep_turns", &["using lined_up_pkey on lined_up"]),
+    ("move_lined_up", &["using lined_up_by_message on lined_up"]),
+    (
+        "browse_lined_up",
+        &["using lined_up_by_message on lined_up"],
+    ),
+    ("purge_lined_up", &["using lined_up_by_message on lined_up"]),
+    ("expire_lined_up", &["using lined_up_by_expiry on lined_up"]),
+    ("blocked_keys", &["using lined_up_pkey on lined_up"]),
+    ("unblock", &["using lined_up_pkey on lined_up"]),
+];
+
 /// Checks the plans of all hot statements.
 pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
     let mode = match planned {
@@ -97,79 +172,7 @@ pub(super) async fn check(connection: &mut PgConnection, planned: Planned) {
     };
     let session = format!("{SESSION}; SET plan_cache_mode = 'force_{mode}_plan'");
     run(connection, session).await;
-    for (name, scans) in [
-        (
-            "claim",
-            &[
-                "Index Scan using ready_pkey on ready",
-                "Tid Scan on ready",
-                "Index Scan using messages_0_pkey on messages_0",
-            ][..],
-        ),
-        (
-            "ack",
-            &[
-                "Index Scan using parked_pkey on parked",
-                "Tid Scan on parked",
-            ],
-        ),
-        (
-            "settle",
-            &[
-                "Index Scan using parked_pkey on parked",
-                "Tid Scan on parked",
-                "Index Scan using messages_0_pkey on messages_0",
-            ],
-        ),
-        ("publish", &[]),
-        ("publish_dedup", &[]),
-        ("publish_topic", &[]),
-        ("stream", &["using stream_0_pkey on stream_0"]),
-        ("retained", &[]),
-        ("alive", &["using ready_pkey on ready"]),
-        ("move_ready", &["Tid Scan on ready"]),
-        ("move_parked", &["Tid Scan on parked"]),
-        ("purge_ready", &["using ready_pkey on ready"]),
-        ("purge_parked", &["using parked_pkey on parked"]),
-        (
-            "due",
-            &[
-                "Index Scan using parked_by_wake on parked",
-                "Tid Scan on parked",
-            ],
-        ),
-        ("extend", &["Index Scan using parked_pkey on parked"]),
-        ("late", &["Tid Scan on ready"]),
-        ("hold", &["Tid Scan on parked"]),
-        ("floors", &["using ready_pkey on ready"]),
-        ("with_ready", &["using ready_pkey on ready"]),
-        ("expire", &["using ready_by_expiry on ready"]),
-        ("message", &["using ready_pkey on ready"]),
-        ("browse_ready", &["using ready_pkey on ready"]),
-        ("browse_parked", &["using parked_by_wake on parked"]),
-        ("cancel", &[]),
-        ("redrive", &["using ready_pkey on ready"]),
-        ("prune_stragglers", &["using ready_pkey on ready"]),
-        ("resend", &["using ready_pkey on ready"]),
-        ("overflow", &["using ready_pkey on ready"]),
-        ("counts", &["using ready_pkey on ready"]),
-        ("queue_numbers", &["using ready_pkey on ready"]),
-        ("queue_numbers", &["using parked_by_wake on parked"]),
-        ("next_due", &["using parked_by_wake on parked"]),
-        ("due_floors", &["using parked_by_wake on parked"]),
-        ("publish_lined", &[]),
-        ("publish_topic_lined", &[]),
-        ("sweep_turns", &["using lined_up_pkey on lined_up"]),
-        ("move_lined_up", &["using lined_up_by_message on lined_up"]),
-        (
-            "browse_lined_up",
-            &["using lined_up_by_message on lined_up"],
-        ),
-        ("purge_lined_up", &["using lined_up_by_message on lined_up"]),
-        ("expire_lined_up", &["using lined_up_by_expiry on lined_up"]),
-        ("blocked_keys", &["using lined_up_pkey on lined_up"]),
-        ("unblock", &["using lined_up_pkey on lined_up"]),
-    ] {
+    for (name, scans) in HOT.iter().copied() {
         let plan = plan(connection, name, planned).await;
         assert!(
             !reads_all(&plan),
