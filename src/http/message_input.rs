@@ -402,10 +402,9 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
                 Ok(mandatory) => routing.mandatory = Some(mandatory),
                 Err(_) => refuse("must be true or false"),
             },
-            Some("fair") => match value.parse() {
-                Ok(fair) => message.fair = Some(fair),
-                Err(_) => refuse("must be true or false"),
-            },
+            Some("fair") if value == "true" => message.fair = Some(true),
+            Some("fair") if value == "false" => message.fair = Some(false),
+            Some("fair") => refuse("must be true or false"),
             Some("dedup-id") => message.dedup_id = Some(value),
             Some("correlation-id") => message.correlation_id = Some(value),
             Some("reply-to") => message.reply_to = Some(value),
