@@ -370,12 +370,11 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
         tracestate: trace.state,
         schema_version: None,
     };
-    let mut wrong = Vec::new();
-    let mut previous = "";
+    let (mut wrong, mut previous) = (Vec::new(), "");
     for (name, value) in headers {
         let name = name.as_str();
-        let comes_again = std::mem::replace(&mut previous, name) == name;
         let property = name.strip_prefix("postrider-");
+        let comes_again = std::mem::replace(&mut previous, name) == name;
         if property.is_none() && name != header::CONTENT_TYPE.as_str() {
             continue;
         }
@@ -402,9 +401,10 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
                 Ok(mandatory) => routing.mandatory = Some(mandatory),
                 Err(_) => refuse("must be true or false"),
             },
-            Some("fair") if value == "true" => message.fair = Some(true),
-            Some("fair") if value == "false" => message.fair = Some(false),
-            Some("fair") => refuse("must be true or false"),
+            Some("fair") => match value.parse() {
+                Ok(fair) => message.fair = Some(fair),
+                Err(_) => refuse("must be true or false"),
+            },
             Some("dedup-id") => message.dedup_id = Some(value),
             Some("correlation-id") => message.correlation_id = Some(value),
             Some("reply-to") => message.reply_to = Some(value),
@@ -436,13 +436,12 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
             },
         }
     }
-    if wrong.is_empty() {
-        Ok(Described {
-            at: String::new(),
-            message,
-            routing,
-        })
-    } else {
-        Err(domain::Error::Invalid(wrong).into())
+    if !wrong.is_empty() {
+        return Err(domain::Error::Invalid(wrong).into());
     }
+    Ok(Described {
+        at: String::new(),
+        message,
+        routing,
+    })
 }

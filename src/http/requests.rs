@@ -198,7 +198,8 @@ async fn publish(
     let keyed = Keyed::of(&mut parts, gateway).await?;
     let queue = gateway.queue(&name).await?;
     let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
-    let once = keyed.map(|keyed| keyed.once("request", &[name.as_str()], &parts.headers, &bytes));
+    let kept_as =
+        keyed.map(|keyed| keyed.once("request", &[name.as_str()], &parts.headers, &bytes));
     let mut read = parsed(&parts.headers, bytes)?;
     let (Some(one), true) = (read.pop(), read.is_empty()) else {
         return Err(Problem::invalid(
@@ -233,12 +234,12 @@ async fn publish(
     let messages = Arc::new(vec![message]);
     let publish = Publish { queue, messages };
     let rest = described(Response::default(), quota, standing);
-    let stored = match once {
+    let stored = match kept_as {
         None => {
             let stored = store(gateway, &name, publish).await?;
             stored.iter().map(|stored| stored.id).collect()
         }
-        Some(once) => match store_once(gateway, &name, once, publish).await? {
+        Some(kept_as) => match store_once(gateway, &name, kept_as, publish).await? {
             Ok(id) => vec![id],
             Err(before) => return asked_before(gateway, &before, rest, wait).await,
         },

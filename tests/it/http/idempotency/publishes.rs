@@ -283,13 +283,13 @@ async fn a_claim_whose_taking_is_sent_again_is_the_takers() {
     let other = app.another().await;
     let path = "/v1/claims/orders:42";
     let first = keyed(&app, path, "a", json!({})).await;
-    let taken = first.expect(StatusCode::CREATED);
+    let view = first.expect(StatusCode::CREATED);
     assert_replays(&keyed(&other, path, "a", json!({})).await, &first);
     // Nobody else, and what was refused is not kept.
     keyed(&other, path, "b", json!({}))
         .await
         .expect_problem(409, "claim-held");
-    let token = taken["token"].as_str().unwrap();
+    let token = view["token"].as_str().unwrap();
     let given_up = app.delete(&format!("{path}?token={token}")).await;
     assert_eq!(given_up.status, StatusCode::NO_CONTENT);
     keyed(&other, path, "b", json!({}))
