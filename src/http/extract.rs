@@ -61,30 +61,6 @@ impl<S: Send + Sync> FromRequestParts<S> for InTopic {
     }
 }
 
-/// A version of a queue's schema that a path names.
-pub(crate) struct InQueueVersion(pub(crate) QueueName, pub(crate) String);
-
-impl<S: Send + Sync> FromRequestParts<S> for InQueueVersion {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path([queue, version]) = Path::<[String; 2]>::from_request_parts(parts, state).await?;
-        Ok(Self(QueueName::parse(&queue, "queue")?, version))
-    }
-}
-
-/// A version of a topic's schema that a path names.
-pub(crate) struct InTopicVersion(pub(crate) QueueName, pub(crate) String);
-
-impl<S: Send + Sync> FromRequestParts<S> for InTopicVersion {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path([topic, version]) = Path::<[String; 2]>::from_request_parts(parts, state).await?;
-        Ok(Self(QueueName::parse(&topic, "topic")?, version))
-    }
-}
-
 /// The subscription of a topic that a path names.
 pub(crate) struct InSubscription(pub(crate) QueueName, pub(crate) QueueName);
 

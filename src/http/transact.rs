@@ -180,7 +180,7 @@ pub(super) enum Place {
         (status = 409, description = "`lease-lost`, `lease-expired`, `out-of-order`, `claim-lost`, `claim-done`"),
         (status = 413, description = "`message-too-large`, `body-too-large`"),
         (status = 415, description = "`unsupported-media-type`"),
-        (status = 422, description = "`invalid`, `receipt-malformed`, `unroutable`, `batch-over-burst`"),
+        (status = 422, description = "`invalid`, `schema-violation`, `receipt-malformed`, `unroutable`, `batch-over-burst`"),
         (status = 429, description = "`queue-full`, `rate-limited`; nothing was done"),
     ),
 )]

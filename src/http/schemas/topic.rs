@@ -5,10 +5,10 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 
 use super::super::SharedGateway;
-use super::super::extract::{InTopic, InTopicVersion, Json, NoParams, Query};
+use super::super::extract::{InTopic, Json, NoParams, Query};
 use super::super::problem::Problem;
 use super::super::resource::not_system;
-use super::view::{SchemaRequest, SchemaView, VersionList, VersionParams};
+use super::view::{InTopicVersion, SchemaRequest, SchemaView, VersionList, VersionParams};
 use super::{Owner, delete, get, get_version, list, put};
 
 /// Put a schema on a topic

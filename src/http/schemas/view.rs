@@ -1,12 +1,16 @@
 //! Schemas as requests and answers have them.
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use super::super::extract::Path;
+use super::super::problem::Problem;
 use super::super::shapes;
-use crate::domain::Compatibility;
+use crate::domain::{Compatibility, QueueName};
 
 /// A schema to put.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -114,4 +118,28 @@ pub(crate) struct VersionParams {
     pub(super) limit: Option<i64>,
     /// `next_cursor` of the page before.
     pub(super) cursor: Option<String>,
+}
+
+/// A version of a queue's schema that a path names.
+pub(crate) struct InQueueVersion(pub(crate) QueueName, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InQueueVersion {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([queue, version]) = Path::<[String; 2]>::from_request_parts(parts, state).await?;
+        Ok(Self(QueueName::parse(&queue, "queue")?, version))
+    }
+}
+
+/// A version of a topic's schema that a path names.
+pub(crate) struct InTopicVersion(pub(crate) QueueName, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InTopicVersion {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path([topic, version]) = Path::<[String; 2]>::from_request_parts(parts, state).await?;
+        Ok(Self(QueueName::parse(&topic, "topic")?, version))
+    }
 }

@@ -450,3 +450,40 @@ async fn a_large_body_is_checked_too_and_the_gateway_answers_others_meanwhile() 
     let problem = problem.expect_problem(422, "schema-violation");
     assert_eq!(pointers(&problem), ["/body/148999"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_of_a_transaction_are_checked_as_all_are() {
+    let app = app().await;
+    app.topic("shop", json!({})).await;
+    app.subscription("shop", "orders", json!({"queue": "orders"}))
+        .await;
+    app.put(
+        "/v1/topics/shop/schema",
+        json!({"schema": {"type": "null"}}),
+    )
+    .await
+    .expect(StatusCode::CREATED);
+    let queue = |amount: Value| json!({"queue": "orders", "message": {"body": {"amount": amount}}});
+    let topic = |body: Value| json!({"topic": "shop", "message": {"body": body}});
+    for publishes in [
+        json!([topic(json!(null)), queue(json!("1"))]),
+        json!([queue(json!(1)), topic(json!(2))]),
+    ] {
+        let answer = app
+            .post("/v1/transactions", json!({"publishes": publishes}))
+            .await;
+        let problem = answer.expect_problem(422, "schema-violation");
+        let pointer = pointers(&problem)[0];
+        assert!(
+            pointer.starts_with("/publishes/1/message/body"),
+            "{problem}"
+        );
+    }
+    expect_counts(&app, "orders", &json!({"ready": 0})).await;
+    let good = json!({"publishes": [queue(json!(1)), topic(json!(null))]});
+    let done = app.post("/v1/transactions", good).await;
+    assert!(done.status.is_success(), "{done:?}");
+    for _ in 0..2 {
+        assert_eq!(app.receive_one("orders").await["schema_version"], 1);
+    }
+}
