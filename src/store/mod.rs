@@ -71,6 +71,7 @@ mod numbers;
 mod partitions;
 mod pool;
 mod publish;
+mod publish_columns;
 mod publish_topic;
 mod purge;
 mod queue_cache;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
+use super::publish_columns::Columns;
 use super::transaction::{On, Transaction};
 use super::{Error, Queue, Store, Turn, statements};
 use crate::domain::{Message, Overflow};
@@ -407,72 +407,5 @@ pub(super) fn push_rare<T: Clone>(column: &mut Vec<Option<T>>, rows: usize, valu
     if value.is_some() || !column.is_empty() {
         column.resize(rows - 1, None);
         column.push(value);
-    }
-}
-
-/// The messages turned into the statement's arrays.
-#[derive(Default)]
-struct Columns<'a> {
-    queue_id: Vec<i64>,
-    body: Vec<&'a [u8]>,
-    content_type: Vec<Option<&'a str>>,
-    headers: Vec<Option<sqlx::types::Json<&'a crate::domain::Headers>>>,
-    key: Vec<Option<&'a str>>,
-    priority: Vec<i16>,
-    delay_ms: Vec<i64>,
-    deliver_at: Vec<Option<DateTime<Utc>>>,
-    ttl_ms: Vec<i64>,
-    own_ttl: Vec<bool>,
-    dedup_id: Vec<Option<&'a str>>,
-    dedup_window_ms: Vec<i64>,
-    correlation_id: Vec<Option<&'a str>>,
-    reply_to: Vec<Option<&'a str>>,
-    traceparent: Vec<Option<&'a str>>,
-    tracestate: Vec<Option<&'a str>>,
-    fair: Vec<Option<bool>>,
-    /// Whether any of them may have to wait for its key's turn.
-    line_up: bool,
-    schema_version: Vec<Option<i32>>,
-}
-
-impl<'a> Columns<'a> {
-    fn push(&mut self, queue: &Queue, message: &'a Message) {
-        let settings = &queue.settings;
-        // An explicit time of delivery replaces the queue's delay.
-        let delay = match (message.delay, message.deliver_at) {
-            (Some(delay), _) => delay.as_millis(),
-            (None, Some(_)) => 0,
-            (None, None) => settings.delay.as_millis(),
-        };
-        self.queue_id.push(queue.id);
-        self.body.push(&message.content.body);
-        self.content_type
-            .push(message.content.content_type.as_deref());
-        self.headers
-            .push((!message.headers.is_empty()).then_some(sqlx::types::Json(&message.headers)));
-        self.key.push(message.key.as_deref());
-        self.priority.push(message.priority);
-        self.delay_ms.push(delay);
-        // Long ago is now; Postgres cannot tell every time that a user can.
-        self.deliver_at
-            .push(message.deliver_at.map(|t| t.max(DateTime::UNIX_EPOCH)));
-        self.ttl_ms
-            .push(message.ttl.unwrap_or(settings.message_ttl).as_millis());
-        self.own_ttl.push(message.ttl.is_some());
-        self.dedup_id.push(message.dedup_id.as_deref());
-        self.dedup_window_ms.push(settings.dedup_window.as_millis());
-        self.correlation_id.push(message.correlation_id.as_deref());
-        self.reply_to.push(message.reply_to.as_deref());
-        self.traceparent.push(message.traceparent.as_deref());
-        self.tracestate.push(message.tracestate.as_deref());
-        if message.fair.is_some() {
-            self.fair.resize(self.queue_id.len() - 1, None);
-            self.fair.push(message.fair);
-        }
-        push_rare(
-            &mut self.schema_version,
-            self.queue_id.len(),
-            message.schema_version,
-        );
     }
 }

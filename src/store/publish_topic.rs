@@ -426,28 +426,18 @@ impl<'a> Columns<'a> {
         self.reply_to.push(message.reply_to.as_deref());
         self.traceparent.push(message.traceparent.as_deref());
         self.tracestate.push(message.tracestate.as_deref());
-        push_rare(
-            &mut self.schema_version,
-            self.topic_id.len(),
-            message.schema_version,
-        );
+        let rows = self.topic_id.len();
+        push_rare(&mut self.schema_version, rows, message.schema_version);
         self.dedup_id.push(message.dedup_id.as_deref());
         self.dedup_window_ms
             .push(topic.settings.dedup_window.as_millis());
         let count = |queues: &Vec<i64>| i64::try_from(queues.len()).unwrap_or(i64::MAX);
         self.queues_from.push(count(&self.queues));
-        self.queues.extend(
-            routed
-                .route
-                .queues
-                .iter()
-                .map(|place| subscriptions[*place].queue_id),
-        );
+        let places = routed.route.queues.iter();
+        self.queues
+            .extend(places.map(|place| subscriptions[*place].queue_id));
         self.queues_to.push(count(&self.queues));
-        if message.fair.is_some() {
-            self.fair.resize(self.topic_id.len() - 1, None);
-            self.fair.push(message.fair);
-        }
+        push_rare(&mut self.fair, self.topic_id.len(), message.fair);
         self.line_up |= routed.route.queues.iter().any(|place| {
             let binding = &subscriptions[*place];
             // An ordered queue wants it even where there is no key.

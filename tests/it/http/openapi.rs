@@ -232,6 +232,17 @@ async fn prepare(app: &App, path: &str, id: &str, wants_receipt: bool) -> (Strin
     (id, receipt)
 }
 
+/// A queue and a topic with a schema, apart from those that publishes go to.
+async fn make_checked(app: &App) {
+    app.queue("checked", json!({})).await;
+    app.topic("checked", json!({})).await;
+    for owner in ["queues", "topics"] {
+        let path = format!("/v1/{owner}/checked/schema");
+        let put = app.put(&path, json!({"schema": false})).await;
+        put.expect(StatusCode::CREATED);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_runs_as_it_stands() {
     let app = App::start().await;
@@ -240,14 +251,7 @@ async fn every_example_runs_as_it_stands() {
     app.subscription("shop", "billing", json!({})).await;
     // Apart from those who receive: a webhook takes what they wait for.
     app.queue("pushed", json!({})).await;
-    // And from those who publish, one with a schema.
-    app.queue("checked", json!({})).await;
-    app.topic("checked", json!({})).await;
-    for owner in ["queues", "topics"] {
-        let path = format!("/v1/{owner}/checked/schema");
-        let put = app.put(&path, json!({"schema": false})).await;
-        put.expect(StatusCode::CREATED);
-    }
+    make_checked(&app).await;
     let document = document();
     let mut ran = BTreeSet::new();
     // What takes messages away comes after what leaves them.

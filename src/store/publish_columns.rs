@@ -1,0 +1,71 @@
+//! Messages on their way to [`publish`](super::publish), a column each.
+
+use chrono::{DateTime, Utc};
+
+use super::Queue;
+use super::publish::push_rare;
+use crate::domain::Message;
+
+/// The messages turned into the statement's arrays.
+#[derive(Default)]
+pub(super) struct Columns<'a> {
+    pub(super) queue_id: Vec<i64>,
+    pub(super) body: Vec<&'a [u8]>,
+    pub(super) content_type: Vec<Option<&'a str>>,
+    pub(super) headers: Vec<Option<sqlx::types::Json<&'a crate::domain::Headers>>>,
+    pub(super) key: Vec<Option<&'a str>>,
+    pub(super) priority: Vec<i16>,
+    pub(super) delay_ms: Vec<i64>,
+    pub(super) deliver_at: Vec<Option<DateTime<Utc>>>,
+    pub(super) ttl_ms: Vec<i64>,
+    pub(super) own_ttl: Vec<bool>,
+    pub(super) dedup_id: Vec<Option<&'a str>>,
+    pub(super) dedup_window_ms: Vec<i64>,
+    pub(super) correlation_id: Vec<Option<&'a str>>,
+    pub(super) reply_to: Vec<Option<&'a str>>,
+    pub(super) traceparent: Vec<Option<&'a str>>,
+    pub(super) tracestate: Vec<Option<&'a str>>,
+    pub(super) fair: Vec<Option<bool>>,
+    /// Whether any of them may have to wait for its key's turn.
+    pub(super) line_up: bool,
+    pub(super) schema_version: Vec<Option<i32>>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn push(&mut self, queue: &Queue, message: &'a Message) {
+        let settings = &queue.settings;
+        // An explicit time of delivery replaces the queue's delay.
+        let delay = match (message.delay, message.deliver_at) {
+            (Some(delay), _) => delay.as_millis(),
+            (None, Some(_)) => 0,
+            (None, None) => settings.delay.as_millis(),
+        };
+        self.queue_id.push(queue.id);
+        self.body.push(&message.content.body);
+        self.content_type
+            .push(message.content.content_type.as_deref());
+        self.headers
+            .push((!message.headers.is_empty()).then_some(sqlx::types::Json(&message.headers)));
+        self.key.push(message.key.as_deref());
+        self.priority.push(message.priority);
+        self.delay_ms.push(delay);
+        // Long ago is now; Postgres cannot tell every time that a user can.
+        self.deliver_at
+            .push(message.deliver_at.map(|t| t.max(DateTime::UNIX_EPOCH)));
+        self.ttl_ms
+            .push(message.ttl.unwrap_or(settings.message_ttl).as_millis());
+        self.own_ttl.push(message.ttl.is_some());
+        self.dedup_id.push(message.dedup_id.as_deref());
+        self.dedup_window_ms.push(settings.dedup_window.as_millis());
+        self.correlation_id.push(message.correlation_id.as_deref());
+        self.reply_to.push(message.reply_to.as_deref());
+        self.traceparent.push(message.traceparent.as_deref());
+        self.tracestate.push(message.tracestate.as_deref());
+        push_rare(&mut self.fair, self.queue_id.len(), message.fair);
+        push_rare(
+            &mut self.schema_version,
+            self.queue_id.len(),
+            message.schema_version,
+        );
+    }
+}
