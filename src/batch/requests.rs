@@ -131,11 +131,11 @@ pub(super) const TO_TOPICS: Bounds = Bounds {
     name: "store.publish_topic",
     ..PUBLISHES
 };
-/// Several round trips each, in which one alone leaves the machine idle: on 2 cores 64
-/// connections publish 18,000/s one transaction after the other, 25,700/s with a second
-/// from 32 on, and 21,000/s with a second in any case. Each has as many advisory locks
-/// as keys, of the server's `max_locks_per_transaction` (64 a connection) for all
-/// together.
+/// Several round trips each, in which one alone leaves the machine idle; so a second
+/// one begins when so many wait. Single runs of five settings on a busy machine differed
+/// by less than runs of one do, but for one writer alone, which was the slowest. Each has
+/// as many advisory locks as keys, of the server's `max_locks_per_transaction` (64 a
+/// connection) for all together.
 pub(super) const ONCE: Bounds = Bounds {
     name: "store.publish_once",
     alongside: 32,
