@@ -33,6 +33,11 @@
 //! - A consumer's **claim** is the right to do a thing that must be done once
 //!   ([`store::Store::take_claim`]); not to be taken for [`store::Store::claim`],
 //!   which leases messages.
+//! - A **schedule** publishes a message at the times that a pattern of cron names,
+//!   its **ticks**: each once, over all gateways.
+//! - The **SQL door** is two functions in the database: an application publishes
+//!   with them in a transaction of its own, and a gateway takes what was committed
+//!   from there.
 //! - A **gateway** is one process of this program. Any number of them share one
 //!   Postgres and know of each other only through it.
 //!
@@ -54,6 +59,10 @@
 //!    [`store::Store::publish_topic`] stores the wide row once and a narrow one
 //!    for each queue (`publish_topic.sql`); from here on each copy has a life of
 //!    its own.
+//!    What came through the SQL door, and what a schedule has due, is stored by
+//!    the same statements, in one transaction with its removal
+//!    ([`store::Store::look_at_door`]) or with the schedule's next tick
+//!    ([`store::Store::fire_schedules`]).
 //! 2. **Wake.** Receivers that wait at this gateway are served at once; others
 //!    hear of it from [`workers`], over NOTIFY.
 //! 3. **Claim.** [`store::Store::claim`] moves narrow rows from `ready` to

@@ -2,7 +2,7 @@
 //! are woken, other gateways are given hints, timers are set, events are told. Nothing
 //! is lost if the gateway dies before; others find it a little later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use super::turns::{Told, Turns};
 use super::{Batcher, Events};
 use crate::domain::{DeadReason, Disposition, Event, Seconds};
 use crate::store::{
-    Bounds, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult, Published,
-    Queue, Store, Turn,
+    Arrived, Bounds, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult,
+    Published, Queue, Store, Turn,
 };
 
 /// Whom to tell.
@@ -38,7 +38,14 @@ impl After {
 
     /// Messages were published to a queue; the turns that may have come.
     pub(super) fn published(&self, publish: &Publish, messages: &[Published]) -> Vec<Turn> {
-        let queue_id = publish.queue.id;
+        if self.note(publish.queue.id, messages) {
+            self.told.receivers.ready(publish.queue.id);
+        }
+        turns_of(publish, messages)
+    }
+
+    /// Notes when messages of a queue will be ready; whether any is.
+    fn note(&self, queue_id: i64, messages: &[Published]) -> bool {
         let mut any_ready = false;
         for message in messages.iter().filter(|m| !m.duplicate && !m.lined_up) {
             match u64::try_from(message.wakes_in_ms) {
@@ -46,14 +53,26 @@ impl After {
                 _ => any_ready = true,
             }
         }
-        if any_ready {
+        any_ready
+    }
+
+    /// The gateway itself has published, in a transaction.
+    pub(super) async fn arrived(&self, store: &Store, arrived: Arrived) {
+        let mut turns = arrived.turns;
+        // Each queue is looked at once.
+        let mut ready = HashSet::new();
+        for (publish, messages) in &arrived.queues {
+            if self.note(publish.queue.id, messages) {
+                ready.insert(publish.queue.id);
+            }
+            turns.extend(turns_of(publish, messages));
+        }
+        for queue_id in ready {
             self.told.receivers.ready(queue_id);
         }
-        if publish.lines_up() {
-            publish.turns(messages)
-        } else {
-            Vec::new()
-        }
+        self.fed(&arrived.fed);
+        turns.extend(self.drop_overflow(store, arrived.bounds).await);
+        self.pass(turns).await;
     }
 
     /// Messages were published to topics: what that did to each queue.
@@ -131,6 +150,14 @@ impl After {
         if queue.settings.max_in_flight.is_some() {
             self.told.receivers.ready(queue.id);
         }
+    }
+}
+
+fn turns_of(publish: &Publish, messages: &[Published]) -> Vec<Turn> {
+    if publish.lines_up() {
+        publish.turns(messages)
+    } else {
+        Vec::new()
     }
 }
 

@@ -17,7 +17,7 @@ use super::requests::{
 };
 use super::transact::{self, Transact, TransactResult};
 use super::turns::{Told, Turns, ordered_acks};
-use super::{Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
+use super::{Alarm, Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
 use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
 use crate::store::{
     Error, Fate, Publish, PublishResult, PublishTopic, PublishTopicResult, PushRecord, Queue,
@@ -47,7 +47,10 @@ pub struct Broker {
     events: Arc<Events>,
     pushes: Batcher<PushRecord, ()>,
     pub(super) turns: Arc<Turns>,
+    pub(super) after: After,
     webhooks_changed: Notify,
+    pub(super) door: Notify,
+    pub(super) schedules: Alarm,
 }
 
 /// A lease to end otherwise than by an ack, and why.
@@ -144,7 +147,10 @@ impl Broker {
                 },
             ),
             turns,
+            after,
             webhooks_changed: Notify::new(),
+            door: Notify::new(),
+            schedules: Alarm::default(),
         };
         broker.count_waits();
         broker

@@ -15,12 +15,14 @@
 //! channel.
 
 mod after;
+mod alarm;
 mod broker;
 mod due;
 mod events;
 mod fair;
 mod hints;
 mod once;
+mod own;
 mod pace;
 mod receivers;
 mod replies;
@@ -39,6 +41,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use alarm::Alarm;
 pub use broker::{Broker, Settling};
 pub use due::DueSchedule;
 pub use events::Events;

@@ -56,6 +56,27 @@ pub enum Event {
         /// From how many on it was high.
         threshold: i64,
     },
+    /// Messages that came through the SQL door could not be published; they are
+    /// kept and tried again.
+    #[serde(rename = "door.refused")]
+    DoorRefused {
+        /// Why, as the code of a refusal over HTTP.
+        reason: &'static str,
+        /// The queue or topic that they were for.
+        to: String,
+        /// How many.
+        count: u64,
+    },
+    /// A tick of a schedule has no message.
+    #[serde(rename = "schedule.failed")]
+    ScheduleFailed {
+        /// The schedule.
+        schedule: String,
+        /// Why, as the code of a refusal over HTTP.
+        reason: &'static str,
+        /// The same in words.
+        detail: String,
+    },
     /// Somebody holds a snapshot, for so long that dead rows pile up.
     #[serde(rename = "storage.snapshot_held")]
     SnapshotHeld {
@@ -117,6 +138,8 @@ impl Event {
             Self::WebhookDisabled { .. } => "webhook.disabled",
             Self::BacklogHigh { .. } => "queue.backlog_high",
             Self::BacklogCleared { .. } => "queue.backlog_cleared",
+            Self::DoorRefused { .. } => "door.refused",
+            Self::ScheduleFailed { .. } => "schedule.failed",
             Self::SnapshotHeld { .. } => "storage.snapshot_held",
             Self::SnapshotReleased { .. } => "storage.snapshot_released",
         }
@@ -128,6 +151,16 @@ impl Event {
     pub fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::DeadLettered { reason: a, .. }, Self::DeadLettered { reason: b, .. }) => a == b,
+            (
+                Self::DoorRefused { reason, to, .. },
+                Self::DoorRefused {
+                    reason: of, to: at, ..
+                },
+            ) => (reason, to) == (of, at),
+            (
+                Self::ScheduleFailed { schedule: a, .. },
+                Self::ScheduleFailed { schedule: b, .. },
+            ) => a == b,
             _ => self.name() == other.name(),
         }
     }
@@ -148,6 +181,9 @@ impl Event {
                 *count += more;
                 let room = NAMED.saturating_sub(message_ids.len());
                 message_ids.extend(more_ids.into_iter().take(room));
+            }
+            (Self::DoorRefused { count, .. }, Self::DoorRefused { count: more, .. }) => {
+                *count += more;
             }
             (this, later) => *this = later,
         }

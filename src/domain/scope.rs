@@ -229,6 +229,19 @@ impl Scopes {
         });
         Some(patterns.collect())
     }
+
+    /// The patterns of the names that it has this verb for; `None` is all.
+    #[must_use]
+    pub fn patterns_of(&self, verb: Verb) -> Option<Vec<String>> {
+        if self.0.contains(&Scope::Admin) {
+            return None;
+        }
+        let patterns = self.0.iter().filter_map(|scope| match scope {
+            Scope::Named(of, pattern) if *of == verb => Some(pattern.to_string()),
+            _ => None,
+        });
+        Some(patterns.collect())
+    }
 }
 
 #[cfg(test)]

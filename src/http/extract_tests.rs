@@ -6,7 +6,8 @@ use axum::http::Uri;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::extract::{NoParams, UniqueNames, parse};
+use super::extract::{NoParams, parse};
+use crate::domain::UniqueNames;
 
 proptest! {
     #[test]

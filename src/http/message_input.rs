@@ -184,7 +184,7 @@ pub(super) fn present<'de, D: serde::Deserializer<'de>>(
 }
 
 /// A map in which no name comes twice.
-pub(super) fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Headers, D::Error> {
+pub(crate) fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Headers, D::Error> {
     struct Visitor;
     impl<'de> serde::de::Visitor<'de> for Visitor {
         type Value = Headers;

@@ -46,6 +46,7 @@ mod replies;
 mod reply;
 mod requests;
 mod resource;
+mod schedules;
 mod schemas;
 mod settle;
 mod shapes;

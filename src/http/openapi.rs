@@ -21,8 +21,8 @@ use super::problem::ProblemBody;
 use super::{
     Gateway, SharedGateway, ack, blocked_keys, claims, dead_letters, extend, health, idempotency,
     keys, messages, metrics, nack, publish, publish_topic, purge, queues, receive, redrive,
-    replies, reply, requests, schemas, shapes, storage, stream, subscriptions, topics, transact,
-    uncancelled, webhooks,
+    replies, reply, requests, schedules, schemas, shapes, storage, stream, subscriptions, topics,
+    transact, uncancelled, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -44,6 +44,7 @@ use super::{
         (name = "Dead letters", description = "Messages that were given up"),
         (name = "Webhooks", description = "Messages pushed to an HTTP endpoint"),
         (name = "Claims", description = "What must be done once, and who does it"),
+        (name = "Schedules", description = "Messages that the clock publishes"),
         (name = "Keys", description = "Who may do what"),
         (name = "Operations", description = "Health and metrics"),
     ),
@@ -145,6 +146,15 @@ fn cold_routes() -> OpenApiRouter<SharedGateway> {
         ))
         .routes(routes!(claims::take_claim, claims::give_up_claim))
         .routes(routes!(claims::complete_claim))
+        .routes(routes!(schedules::list_schedules))
+        .routes(routes!(
+            schedules::put_schedule,
+            schedules::patch_schedule,
+            schedules::get_schedule,
+            schedules::delete_schedule
+        ))
+        .routes(routes!(schedules::pause_schedule))
+        .routes(routes!(schedules::resume_schedule))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::get_key, keys::delete_key))
         .routes(routes!(keys::rotate_key))

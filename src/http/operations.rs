@@ -16,8 +16,8 @@ use utoipa::openapi::{OpenApi, PathItem, SecurityRequirement};
 use super::openapi;
 use crate::domain::Verb;
 
-/// What makes the queue or topic that the path names.
-const MAKERS: &[&str] = &["put_queue", "put_topic"];
+/// What makes the queue, topic or schedule that the path names.
+const MAKERS: &[&str] = &["put_queue", "put_topic", "put_schedule"];
 
 /// How the gateway is.
 const HEALTH: &[&str] = &["livez", "readyz", "metrics"];
@@ -59,7 +59,13 @@ const ACCESS: &[(Access, &[&str])] = &[
     // A reply is for whoever has the id and may publish to the request's queue.
     (
         Access::Key,
-        &["list_queues", "list_topics", "get_reply", "transact"],
+        &[
+            "list_queues",
+            "list_topics",
+            "list_schedules",
+            "get_reply",
+            "transact",
+        ],
     ),
     (
         Access::Seen,
@@ -133,6 +139,12 @@ const ACCESS: &[(Access, &[&str])] = &[
             "resume_webhook",
             "list_webhook_attempts",
             "resend_webhook",
+            "put_schedule",
+            "patch_schedule",
+            "get_schedule",
+            "delete_schedule",
+            "pause_schedule",
+            "resume_schedule",
         ],
     ),
     (Access::Monitor, &["metrics", "storage_health"]),
@@ -232,6 +244,7 @@ pub(super) enum Kind {
     Queue,
     Topic,
     Claim,
+    Schedule,
 }
 
 impl<'path> Found<'path> {
@@ -307,6 +320,7 @@ impl Operations {
             operation,
             name: param("queue", Kind::Queue)
                 .or_else(|| param("topic", Kind::Topic))
+                .or_else(|| param("schedule", Kind::Schedule))
                 .or_else(|| param("key", Kind::Claim)),
         })
     }

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::body::read_body;
 use super::capacity::Capacity;
-use super::extract::{UniqueNames, is_json, parse, wrong_content_type};
+use super::extract::{is_json, parse, wrong_content_type};
 use super::problem::Problem;
+use crate::domain::UniqueNames;
 
 /// Whether `If-Match` (or `If-None-Match: *`) lets a change of the resource with
 /// this `ETag` pass; `None` is a resource that is not there.

@@ -17,9 +17,9 @@ use super::{reply, transact_input};
 /// A name of a queue, topic or subscription, with the rule against `..`.
 pub(super) const NAME: &str = r"^[A-Za-z0-9_](\.?[A-Za-z0-9_-])*\.?$";
 /// A header's name: RFC 9110's token characters.
-const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$";
+pub(super) const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$";
 /// Text without control characters.
-const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
+pub(super) const PLAIN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 /// What an optional request body says of itself.
 const OPTIONAL: &str = "May be left out";
 
@@ -30,7 +30,7 @@ pub(super) fn schema(json: Value) -> RefOr<Schema> {
     serde_json::from_value(json).expect("it is written below, and a test reads it")
 }
 
-fn object(json: Value) -> Object {
+pub(super) fn object(json: Value) -> Object {
     match schema(json) {
         RefOr::T(Schema::Object(object)) => object,
         _ => Object::new(),
@@ -68,20 +68,6 @@ pub(super) fn keys() -> Array {
         "minItems": 1,
         "maxItems": 1000,
         "items": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": PLAIN},
-    }))
-}
-
-/// Headers that a webhook sends along.
-pub(super) fn webhook_headers() -> Object {
-    object(json!({
-        "type": "object",
-        "description": "Headers to send along, at most 32. Not those that describe the push or \
-            the connection: `Host`, `Content-*`, `Webhook-*`, `Postrider-*` and the like.",
-        "maxProperties": 32,
-        "propertyNames": {"type": "string", "pattern": TOKEN},
-        "additionalProperties": {
-            "type": "string", "maxLength": 4096, "pattern": r"^([!-~]([\t -~]*[!-~])?)?$",
-        },
     }))
 }
 
@@ -143,7 +129,10 @@ fn parameters(operation: &mut Operation) {
         let RefOr::T(parameter) = parameter else {
             continue;
         };
-        let is_name = matches!(parameter.name.as_str(), "queue" | "topic" | "subscription");
+        let is_name = matches!(
+            parameter.name.as_str(),
+            "queue" | "topic" | "subscription" | "schedule"
+        );
         if parameter.name == "key" && parameter.parameter_in == ParameterIn::Path {
             parameter.schema = Some(schema(
                 json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN}),

@@ -6,10 +6,9 @@ use utoipa::ToSchema;
 
 use super::Gateway;
 use super::access::Caller;
-use super::extract::UniqueNames;
 use super::problem::Problem;
 use super::webhooks::WebhookConfig;
-use crate::domain::{Filter, QueueName, Verb, WebhookSettings};
+use crate::domain::{Filter, QueueName, UniqueNames, Verb, WebhookSettings};
 use crate::store::{Subscribe, Subscription};
 
 /// What a subscription is to be.

@@ -19,8 +19,9 @@ const QUIET: Duration = Duration::from_secs(30);
 const ASKING: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Says that this gateway lives and how many receivers wait here; whether
-    /// other gateways live too. Reads the version of the API keys and the time along.
+    /// Says that this gateway lives and how many receivers wait here; asks along
+    /// what has to be known every two seconds. Reads the version of the API keys
+    /// and the time too.
     ///
     /// # Errors
     /// Any.
@@ -28,7 +29,8 @@ impl Store {
         &self,
         gateway_id: i64,
         waiting: &HashMap<i64, usize>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Beat, Error> {
+        let door = self.door.since();
         let asked = Instant::now();
         let row = sqlx::query(
             "WITH beat AS (
@@ -42,15 +44,40 @@ impl Store {
                 SELECT FROM postrider.gateways
                 WHERE id <> $1 AND seen_at > now() - interval '10 s'),
                 (SELECT keys_version FROM postrider.cluster),
-                now()",
+                now(),
+                EXISTS (SELECT FROM postrider.door WHERE door.xid >= $3::text::xid8)
+                OR EXISTS (
+                    SELECT FROM unnest($4::text[]::xid8[]) AS ran (xid)
+                    CROSS JOIN LATERAL (
+                        SELECT FROM postrider.door WHERE door.xid = ran.xid LIMIT 1) AS hit
+                    WHERE pg_visible_in_snapshot(ran.xid, pg_current_snapshot()))
+                OR EXISTS (
+                    SELECT FROM postrider.door_refused
+                    WHERE next_try_at <= now()
+                      AND next_try_at >= now() - $5 * interval '1 s') AS door,
+                pg_snapshot_xmax(pg_current_snapshot())::text AS xmax,
+                ARRAY(SELECT x::text FROM pg_snapshot_xip(pg_current_snapshot()) AS x) AS running,
+                (SELECT ceil(extract(epoch FROM min(next_run) - now()) * 1000)::bigint
+                 FROM postrider.schedules
+                 WHERE next_run >= now() - $6 * interval '1 s') AS next_run_in_ms",
         )
         .bind(gateway_id)
         .bind(sqlx::types::Json(waiting))
+        .bind(&door.xmax)
+        .bind(&door.running)
+        .bind(door.seconds)
+        .bind(self.schedules.seconds())
         .fetch_one(&self.pool)
         .await?;
         self.keys_version.note(row.try_get(1)?, asked);
         self.clock.note(row.try_get(2)?, asked);
-        Ok(row.try_get(0)?)
+        Ok(Beat {
+            others: row.try_get(0)?,
+            door: self.door.note(&door, &row)?,
+            next_run_in: row
+                .try_get::<Option<i64>, _>("next_run_in_ms")?
+                .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
+        })
     }
 
     /// Takes this gateway off the list.
@@ -115,6 +142,9 @@ impl Store {
     }
 }
 
+/// What the functions of the SQL door tell (`migrations/0014_door.sql`).
+const DOOR: &str = "door:";
+
 /// What stands between the teller and the ids in an announcement of queues.
 const QUEUES: char = ':';
 
@@ -146,7 +176,27 @@ impl News {
     }
 }
 
-/// What other gateways tell.
+/// What a heartbeat has found.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat {
+    /// Whether other gateways live.
+    pub others: bool,
+    /// Whether something has come through the SQL door.
+    pub door: bool,
+    /// How long until the next tick of a schedule; `None`: there is none.
+    pub next_run_in: Option<Duration>,
+}
+
+/// What was heard.
+#[derive(Debug)]
+pub enum Heard {
+    /// Another gateway; nothing in it is a greeting.
+    News(News),
+    /// Something has come through the SQL door.
+    Door,
+}
+
+/// What other gateways tell, and the SQL door.
 #[derive(Debug)]
 pub struct Announcements {
     listener: PgListener,
@@ -154,13 +204,12 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// The next announcement of another gateway; nothing in it is a greeting.
-    /// `None` when the connection was lost in between: what was said
-    /// meanwhile is lost.
+    /// The next announcement. `None` when the connection was lost in between:
+    /// what was said meanwhile is lost.
     ///
     /// # Errors
     /// Any; the caller connects anew.
-    pub async fn next(&mut self) -> Result<Option<News>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Heard>, Error> {
         loop {
             // Reading is all it does, so it can be broken off.
             let Ok(heard) = tokio::time::timeout(QUIET, self.listener.try_recv()).await else {
@@ -171,8 +220,13 @@ impl Announcements {
             let Some(notification) = heard? else {
                 return Ok(None);
             };
+            if notification.payload() == DOOR {
+                return Ok(Some(Heard::Door));
+            }
             match News::read(notification.payload()) {
-                Some((from, news)) if from != self.gateway_id.to_string() => return Ok(Some(news)),
+                Some((from, news)) if from != self.gateway_id.to_string() => {
+                    return Ok(Some(Heard::News(news)));
+                }
                 _ => {}
             }
         }

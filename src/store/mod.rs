@@ -31,6 +31,9 @@
 //! In ordered and fair queues messages with a key wait in `lined_up` before they are
 //! ready, until their key's turn comes ([`turns`]).
 //!
+//! Messages of applications' own transactions come by way of [`door`], those of
+//! the clock from [`schedules`]: both publish inside a [`transaction`].
+//!
 //! # Watermarks
 //!
 //! Deleted rows stay in the index until they can be vacuumed, which a snapshot
@@ -40,7 +43,7 @@
 //!
 //! # Rules
 //!
-//! - One public method is one statement, or says why not. A single statement
+//! - One public method is one statement, or one [`transaction`], or says why not. A single statement
 //!   commits by itself, so a caller that goes away leaves nothing half-done.
 //! - The database's clock decides; Rust passes durations.
 //! - Statements that change a message's state are in `sql/`, with the states
@@ -49,6 +52,7 @@
 //!   rows are deleted by the address found there. So plans cannot flip when a
 //!   table grows from nothing to ten million rows between two `ANALYZE`s.
 
+mod arrived;
 mod backlog;
 mod browse;
 mod claim;
@@ -57,6 +61,7 @@ mod connect;
 mod counts;
 mod dead_letters;
 mod delete_queue;
+mod door;
 mod due;
 mod envelope;
 mod error;
@@ -78,6 +83,7 @@ mod queue_cache;
 mod queues;
 mod replies;
 mod runs;
+mod schedules;
 mod schemas;
 mod settle;
 mod storage;
@@ -102,6 +108,7 @@ pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
+pub use arrived::Arrived;
 pub use backlog::Backlog;
 pub use browse::{Attempt, Cursor, Peek, State, Stored};
 pub use claim::{Claimed, Delivery, Receiver};
@@ -109,10 +116,11 @@ pub use claims::{ClaimDone, ClaimGivenUp, ClaimTaken};
 pub use counts::Counts;
 pub use dead_letters::{DeadFilter, DeadLetter, Redrive, Redriven};
 pub use delete_queue::DeletedQueue;
+pub use door::{DoorLook, DoorMoved, DoorPass};
 pub use due::{Due, Ended};
 pub use envelope::Envelope;
 pub use error::{Error, Logged};
-pub use gateways::{Announcements, News};
+pub use gateways::{Announcements, Beat, Heard, News};
 pub use idempotency::{Effect, Kept, Once, Seen};
 pub use keys::{ApiKey, KeyRate, KeysVersion, NewApiKey, RevokedKey, StoredKey};
 pub use publish::{Bounds, Overflowed, Publish, PublishResult, Published, Refusal};
@@ -121,6 +129,7 @@ pub use publish_topic::{
 };
 pub use queues::{Put, Queue};
 pub use replies::{Answer, Answered, Reply, ReplyRead, ReplyTo};
+pub use schedules::{Fired, Schedule, ScheduleFailure};
 pub use schemas::{NewSchema, SchemaOf, SchemaVersion};
 pub use settle::{Fate, Settle, Settled};
 pub use storage::{Holder, HotTable, KeptFor, Partition, Storage};
@@ -205,6 +214,8 @@ pub struct Store {
     clock: Arc<replies::Clock>,
     /// Since when no claim is left that should have been removed by then.
     claims_pruned: Arc<Mutex<Option<Instant>>>,
+    door: Arc<door::Seen>,
+    schedules: Arc<schedules::Looked>,
     metrics: Arc<Metrics>,
     partition_size: i64,
 }
@@ -239,6 +250,8 @@ impl Store {
             keys_version: Arc::default(),
             clock: Arc::default(),
             claims_pruned: Arc::default(),
+            door: Arc::default(),
+            schedules: Arc::default(),
             metrics,
             partition_size,
         }
@@ -367,6 +380,8 @@ impl Store {
             partitions::STATEMENTS,
             schemas::STATEMENTS,
             idempotency::STATEMENTS,
+            door::STATEMENTS,
+            schedules::STATEMENTS,
         ];
         [groups.concat(), webhooks::STATEMENTS.concat()].concat()
     }

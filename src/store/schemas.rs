@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::{Error, Store, statements};
-use crate::domain::{Compatibility, QueueName, Schema};
+use crate::domain::{self, Compatibility, Message, QueueName, Schema, UniqueNames};
 
 statements! {
     PUT_QUEUE_SCHEMA = "put_queue_schema";
@@ -193,6 +193,54 @@ impl Store {
         row.map_or(Ok(0), |row| Ok(row.try_get(0)?))
     }
 
+    /// Checks a message that did not come over HTTP with this version, and notes it
+    /// there; or the code of a refusal, and the same in words. What was published
+    /// before under its dedup id is let through: it is not stored.
+    pub(super) async fn check_by_schema(
+        &self,
+        of: SchemaOf,
+        version: i32,
+        message: &mut Message,
+    ) -> Result<Result<(), (&'static str, String)>, Error> {
+        message.schema_version = Some(version);
+        let text = match self.compiled_schema(of, version) {
+            Some(schema) => Err(schema),
+            None => match self.schema_version(of, version).await? {
+                Some(stored) => Ok(stored.schema),
+                // Its owner is gone, which the publish will find.
+                None => return Ok(Ok(())),
+            },
+        };
+        let (store, content) = (self.clone(), message.content.clone());
+        // A large body, or a schema, takes a while.
+        let checking = tokio::task::spawn_blocking(move || {
+            let schema = match text {
+                Err(schema) => schema,
+                Ok(text) => {
+                    let schema = compile(&text)?;
+                    store.keep_schema(of, version, &schema);
+                    schema
+                }
+            };
+            let checked = schema.check_content(&content, Schema::MAX_NAMED);
+            checked.map_err(|mut parts| {
+                for part in &mut parts {
+                    part.pointer.insert_str(0, "/body");
+                }
+                let parts = domain::Error::Invalid(parts);
+                let detail = format!("version {version} of the schema: {parts}");
+                ("schema-violation", detail)
+            })
+        });
+        let checked = checking.await.unwrap_or_else(|_| Err(strange()));
+        if let (Err(("schema-violation", _)), Some(dedup_id)) = (&checked, &message.dedup_id)
+            && self.are_published(of.id(), &[dedup_id.as_str()]).await?
+        {
+            return Ok(Ok(()));
+        }
+        Ok(checked)
+    }
+
     /// A version, compiled, if this gateway has used it before.
     #[must_use]
     pub fn compiled_schema(&self, of: SchemaOf, version: i32) -> Option<Arc<Schema>> {
@@ -211,6 +259,17 @@ impl Store {
             SchemaOf::Topic(_) => self.topologies.forget(),
         }
     }
+}
+
+/// It compiled when it was put: by another version of the gateway.
+fn compile(text: &str) -> Result<Arc<Schema>, (&'static str, String)> {
+    let schema = serde_json::from_str(text).ok();
+    let schema = schema.and_then(|UniqueNames(schema)| Schema::compile(&schema).ok());
+    schema.map(Arc::new).ok_or_else(strange)
+}
+
+fn strange() -> (&'static str, String) {
+    ("internal", "this gateway cannot use the schema".to_owned())
 }
 
 fn read(row: &PgRow) -> Result<SchemaVersion, Error> {

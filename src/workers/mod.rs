@@ -17,12 +17,16 @@
 //! | watch | replaces connections that have gone silent | every second, in memory |
 //! | [`events`] | publishes to `system.events`; looks for backlogs and held snapshots | once a second if there is something, every 10 s |
 //! | [`push`] | leases, sends and settles for webhooks | as messages come; lanes renewed every 2 s |
+//! | [`door`] | publishes what came through the SQL door | when told of it, at the latest with the next heartbeat |
+//! | [`schedules`] | publishes what schedules have due | at their time |
 //! | [`peers`] | tells and hears other gateways; the fallback polls | as it happens, every 2 s |
 
+mod door;
 mod events;
 mod peers;
 mod promote;
 mod push;
+mod schedules;
 mod upkeep;
 
 use std::sync::Arc;
@@ -73,6 +77,8 @@ pub fn start(
         push::start(broker, outbound, gateway_id, tracker, &pushes, stop);
     }
     events::start(broker, backlog_high, snapshot_age_warning, tracker, stop);
+    door::start(broker, tracker, stop);
+    schedules::start(broker, tracker, stop);
     promote::start(broker, tracker, stop);
     peers::start(broker, gateway_id, tracker, stop);
     upkeep::start(broker, push_attempt_days, tracker, stop);

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Health, every, within_deadline};
 use crate::batch::Broker;
-use crate::store::{Error, News};
+use crate::store::{Error, Heard, News};
 
 /// Hints of so much time go out together.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -34,11 +34,17 @@ pub(super) fn start(
     tracker.spawn(every(HEARTBEAT, "heartbeat", stop.clone(), move || {
         let broker = Arc::clone(&beating);
         async move {
-            let others = broker
+            let beat = broker
                 .store()
                 .heartbeat(gateway_id, &broker.waiting())
                 .await?;
-            broker.hints().set_others(others);
+            broker.hints().set_others(beat.others);
+            if beat.door {
+                broker.door().notify_one();
+            }
+            if let Some(next_run_in) = beat.next_run_in {
+                broker.schedules().note(next_run_in);
+            }
             Ok(())
         }
     }));
@@ -78,14 +84,19 @@ async fn hear(broker: Arc<Broker>, gateway_id: i64, stop: CancellationToken) {
 async fn listen(broker: &Broker, gateway_id: i64) -> Result<(), Error> {
     let mut announcements = broker.store().announcements(gateway_id).await?;
     loop {
-        if let Some(News { queues, replies }) = announcements.next().await? {
-            broker.hints().set_others(true);
-            broker.ready_elsewhere(queues);
-            broker.replies().answered_elsewhere(&replies);
-        } else {
+        match announcements.next().await? {
+            Some(Heard::News(News { queues, replies })) => {
+                broker.hints().set_others(true);
+                broker.ready_elsewhere(queues);
+                broker.replies().answered_elsewhere(&replies);
+            }
+            Some(Heard::Door) => broker.door().notify_one(),
             // Connected anew: ask for what was not heard meanwhile.
-            broker.ready_elsewhere(broker.waiting().into_keys());
-            broker.replies().look();
+            None => {
+                broker.ready_elsewhere(broker.waiting().into_keys());
+                broker.replies().look();
+                broker.door().notify_one();
+            }
         }
     }
 }

@@ -20,6 +20,8 @@ use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 use super::error::{Error, Invalid, quoted};
+use super::json::UniqueNames;
+use super::message::Content;
 use document::Document;
 
 /// How a version of a schema is compared with the one before it.
@@ -113,6 +115,33 @@ impl Schema {
                 detail: told(&error),
             })
             .collect())
+    }
+
+    /// Checks a message's content, as everybody reads it: a name that comes twice is
+    /// read as the first by some and as the last by others, and a number may be too
+    /// large.
+    ///
+    /// # Errors
+    /// At most `limit` places.
+    pub fn check_content(&self, content: &Content, limit: usize) -> Result<(), Vec<Invalid>> {
+        let refuse = |detail: String| {
+            Err(vec![Invalid {
+                pointer: String::new(),
+                detail,
+            }])
+        };
+        if content.content_type.is_some() {
+            return refuse(
+                "must be JSON, in `body`: bytes cannot be checked by a schema".to_owned(),
+            );
+        }
+        match serde_json::from_slice(&content.body) {
+            Ok(UniqueNames(body)) => self.check(&body, limit),
+            Err(error) => refuse(format!(
+                "cannot be checked by a schema: {}",
+                quoted(&error.to_string())
+            )),
+        }
     }
 
     /// Why this version may not follow `old`; empty if it may.

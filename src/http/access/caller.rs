@@ -73,6 +73,13 @@ impl Caller {
         }
     }
 
+    /// The patterns of the names that it manages; `None` is all.
+    pub(crate) fn managed_patterns(&self) -> Option<Vec<String>> {
+        self.0
+            .as_ref()
+            .and_then(|known| known.key.scopes.patterns_of(Verb::Manage))
+    }
+
     /// The patterns of the names that it sees; `None` is all.
     pub(crate) fn patterns(&self) -> Option<Vec<String>> {
         self.0

@@ -105,6 +105,7 @@ pub(super) fn judge_named(
         Verdict::Hidden if !makes => Err(match kind {
             Kind::Queue | Kind::Claim => Problem::queue_not_found(name),
             Kind::Topic => Problem::topic_not_found(name),
+            Kind::Schedule => Problem::schedule_not_found(name),
         }),
         Verdict::Hidden | Verdict::Forbidden => {
             let verb = match access {

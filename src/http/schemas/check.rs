@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde_json::Value;
-
-use super::super::extract::UniqueNames;
 use super::super::problem::Problem;
 use super::super::{Gateway, StatusCode};
-use crate::domain::{self, Content, Invalid, Message, Schema, quoted};
+use crate::domain::{self, Content, Invalid, Message, Schema};
 use crate::store::SchemaOf;
 
 /// Bytes of bodies up to which they are checked where the request runs: read in a
@@ -64,7 +60,7 @@ fn find_broken(schema: &Schema, bodies: &Bodies) -> Vec<(usize, Vec<Invalid>)> {
     for (place, (at, content)) in bodies.iter().enumerate() {
         // At least one of each that breaks it: whether it was published before is
         // asked of all.
-        if let Err(mut parts) = check_body(schema, content, left.max(1)) {
+        if let Err(mut parts) = schema.check_content(content, left.max(1)) {
             for part in &mut parts {
                 part.pointer.insert_str(0, &format!("{at}/body"));
             }
@@ -74,31 +70,6 @@ fn find_broken(schema: &Schema, bodies: &Bodies) -> Vec<(usize, Vec<Invalid>)> {
         }
     }
     broken
-}
-
-fn check_body(schema: &Schema, content: &Content, limit: usize) -> Result<(), Vec<Invalid>> {
-    let refuse = |detail: String| {
-        Err(vec![Invalid {
-            pointer: String::new(),
-            detail,
-        }])
-    };
-    if content.content_type.is_some() {
-        return refuse("must be JSON, in `body`: bytes cannot be checked by a schema".to_owned());
-    }
-    match read(&content.body) {
-        Ok(body) => schema.check(&body, limit),
-        Err(error) => refuse(format!(
-            "cannot be checked by a schema: {}",
-            quoted(&error.to_string())
-        )),
-    }
-}
-
-/// A body as everybody reads it: a name that comes twice is read as the first by
-/// some and as the last by others, and a number may be too large.
-fn read(body: &Bytes) -> Result<Value, serde_json::Error> {
-    serde_json::from_slice(body).map(|UniqueNames(value)| value)
 }
 
 /// Whether all that are broken are known by their dedup ids.

@@ -17,12 +17,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::extract::UniqueNames;
 use super::page::of_another_list;
 use super::problem::Problem;
 use super::resource::{self, NamesPage, PATCH_TRIES, put_status};
 use super::{Gateway, precondition, reply};
-use crate::domain::{Compatibility, QueueName, Schema};
+use crate::domain::{Compatibility, QueueName, Schema, UniqueNames};
 use crate::store::{self, NewSchema, SchemaOf, SchemaVersion};
 
 pub(super) use check::check_schema;

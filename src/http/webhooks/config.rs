@@ -27,7 +27,7 @@ pub(crate) struct WebhookConfig {
     /// Headers to send along, at most 32. Not those that describe the push or the
     /// connection: `Host`, `Content-*`, `Webhook-*`, `Postrider-*` and the like.
     #[serde(default)]
-    #[schema(schema_with = shapes::webhook_headers)]
+    #[schema(schema_with = webhook_headers)]
     headers: BTreeMap<String, String>,
     /// How long a push may take in all, answer included; 0.1 to 300.
     #[serde(default = "timeout")]
@@ -135,4 +135,18 @@ impl WebhookConfig {
         settings.check()?;
         Ok(settings)
     }
+}
+
+/// Headers that a webhook sends along.
+fn webhook_headers() -> utoipa::openapi::Object {
+    shapes::object(serde_json::json!({
+        "type": "object",
+        "description": "Headers to send along, at most 32. Not those that describe the push or \
+            the connection: `Host`, `Content-*`, `Webhook-*`, `Postrider-*` and the like.",
+        "maxProperties": 32,
+        "propertyNames": {"type": "string", "pattern": shapes::TOKEN},
+        "additionalProperties": {
+            "type": "string", "maxLength": 4096, "pattern": r"^([!-~]([\t -~]*[!-~])?)?$",
+        },
+    }))
 }

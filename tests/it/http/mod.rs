@@ -24,6 +24,7 @@ mod rate_limits;
 mod receive;
 mod redrive;
 mod requests;
+mod schedules;
 mod schema;
 mod schemas;
 mod server;

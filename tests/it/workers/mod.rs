@@ -4,5 +4,6 @@
 mod ends;
 pub(crate) mod push;
 mod retry;
+mod schedules;
 mod ttl;
 mod waking;

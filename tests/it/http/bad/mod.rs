@@ -16,6 +16,7 @@ mod names;
 mod numbers;
 mod receipts;
 mod requests;
+mod schedules;
 mod schemas;
 mod sizes;
 mod slow;

@@ -51,13 +51,19 @@ fn steps(receipt: &str) -> Vec<Step> {
             if let Some(acks) = body.as_mut().and_then(|body| body.get_mut("acks")) {
                 acks[0]["receipt"] = json!(receipt);
             }
+            if id == "put_schedule" {
+                body.as_mut().unwrap()["queue"] = json!(NAME);
+            }
             Step {
-                names_something: path.contains("{queue}") || path.contains("{topic}"),
+                names_something: ["{queue}", "{topic}", "{schedule}"]
+                    .iter()
+                    .any(|name| path.contains(name)),
                 path: path
                     .replace("{queue}", NAME)
                     .replace("{topic}", NAME)
                     .replace("{key}", NAME)
                     .replace("{correlation_id}", "req_AQ")
+                    .replace("{schedule}", NAME)
                     .replace("{subscription}", "sub")
                     .replace("{version}", "1")
                     .replace(
@@ -97,6 +103,10 @@ impl Step {
     fn right(&self, names: &str) -> Option<Vec<String>> {
         let needs = self.needs.as_ref()?;
         Some(match needs.first().map(String::as_str) {
+            // It publishes, too.
+            Some("manage") if ["put_schedule", "patch_schedule"].contains(&&*self.id) => {
+                vec![format!("manage:{names}*"), format!("publish:{names}*")]
+            }
             Some(verb @ ("publish" | "consume" | "manage")) => vec![format!("{verb}:{names}*")],
             Some(scope) => vec![scope.to_owned()],
             None => vec![format!("consume:{names}*")],
@@ -201,7 +211,7 @@ async fn a_name_that_a_key_does_not_see_is_answered_as_one_that_is_not_there() {
         let wrong = step.right("elsewhere").unwrap();
         let wrong: Vec<&str> = wrong.iter().map(String::as_str).collect();
         let wrong = app.key(&wrong).await;
-        if ["put_queue", "put_topic"].contains(&id.as_str()) {
+        if ["put_queue", "put_topic", "put_schedule"].contains(&id.as_str()) {
             // What it would make tells nothing of what is there.
             step.with(&app, &wrong)
                 .await
@@ -225,7 +235,7 @@ async fn a_name_that_a_key_does_not_see_is_answered_as_one_that_is_not_there() {
     }
     assert!(named.len() > 30, "{}", named.len());
 
-    assert_eq!(makers.len(), 2);
+    assert_eq!(makers.len(), 3);
     for (step, right) in &makers {
         let made = step.with(&app, right).await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);

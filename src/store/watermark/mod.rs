@@ -13,7 +13,9 @@
 //! stranger's transaction that writes for an hour would hold this up; so what
 //! is [`SETTLING`] old, longer than any of our statements may run
 //! (`statement_timeout`), counts as ended in any case. A transaction that only
-//! reads has no id and holds up nothing.
+//! reads has no id and holds up nothing; nor does one that came to the SQL door,
+//! which is known by a mark and is asked after when something holds up a
+//! [note](notes) for long.
 //!
 //! How soon it is known decides what a claim costs while somebody holds a
 //! snapshot, since then nothing between the floor and the first alive row can
@@ -28,6 +30,8 @@
 //! is alive and [`SETTLING`] ago there is nothing. Those floors are forgotten
 //! every [`FORGET`], so that a step of the database's clock heals.
 
+mod notes;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -35,12 +39,14 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 
 use super::{Error, Store, statements};
+use notes::Note;
 
 statements! {
     FLOORS = "floors";
     BELOW_FLOORS = "below_floors";
     DUE_FLOORS = "due_floors";
     BELOW_WAKES = "below_wakes";
+    VISITORS = "visitors";
 }
 
 /// Longer than any statement that draws a position can run: `statement_timeout`
@@ -121,15 +127,6 @@ struct Lanes {
     positions: [Watermark; 10],
     /// Nothing in parked wakes before this; and since when that is known.
     wakes: Option<(Instant, Instant)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Note {
-    taken: Instant,
-    position: i64,
-    tally: i64,
-    /// All transactions that ran then are below this id.
-    below_xid: Option<i64>,
 }
 
 impl Watermarks {
@@ -275,31 +272,11 @@ impl State {
         };
         self.looked.is_none_or(|looked| looked.elapsed() >= every)
     }
-
-    /// Adds a note, and takes away those that have settled; answers with the
-    /// last of them. `xmin` and `xmax` are of a snapshot that was taken after all
-    /// earlier notes, and before this one.
-    fn settle(&mut self, note: Note, xmin: i64, xmax: i64, settling: Duration) -> Option<Note> {
-        for earlier in self.notes.iter_mut().rev() {
-            if earlier.below_xid.is_some() {
-                break;
-            }
-            earlier.below_xid = Some(xmax);
-        }
-        self.notes.push_back(note);
-        let mut settled = None;
-        while self.notes.front().is_some_and(|n| {
-            n.taken.elapsed() >= settling || n.below_xid.is_some_and(|below| xmin >= below)
-        }) {
-            settled = self.notes.pop_front();
-        }
-        settled
-    }
 }
 
 impl Store {
     /// Raises the watermarks as far as is known to be safe; called when
-    /// [`Watermarks::want_raising`]. At most three statements.
+    /// [`Watermarks::want_raising`]. At most four statements.
     ///
     /// # Errors
     /// Any; the watermarks then stay.
@@ -344,7 +321,11 @@ impl Store {
             below_xid: None,
         };
         let first_tally: Option<i64> = row.try_get(2)?;
-        let (xmin, xmax) = (row.try_get(3)?, row.try_get(4)?);
+        let (mut xmin, xmax) = (row.try_get(3)?, row.try_get(4)?);
+        if self.watermarks.state().is_held_up(xmin) {
+            let without = sqlx::query(VISITORS).fetch_one(&self.pool).await?;
+            xmin = xmin.max(without.try_get(0)?);
+        }
         {
             let mut state = self.watermarks.state();
             if let Some(settled) = state.settle(note, xmin, xmax, settling) {

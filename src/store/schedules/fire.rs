@@ -1,0 +1,348 @@
+//! Ticks of schedules that are due: each has its message once.
+//!
+//! In one transaction the row of the schedule is locked, the message stored, and
+//! `next_run` moved on, by the database's clock. So whichever gateway comes first
+//! does it, another finds nothing to do, and one that dies leaves all as it was.
+//!
+//! A tick that cannot be published (the queue is gone or full, or has another schema now) is noted in
+//! `last_error` and is over: what the clock brings comes again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+
+use super::super::arrived::{Arrived, Requests, Undeliverable};
+use super::super::publish::{Publish, Refusal};
+use super::super::publish_topic::{PublishTopic, Routed, TopicRefusal};
+use super::super::transaction::{End, Transaction};
+use super::super::{Error, Logged, SchemaOf, Store};
+use super::{SCHEDULES_DONE, SCHEDULES_DUE, SCHEDULES_NEXT, Schedule, schedule};
+use crate::domain::{Candidate, Message, Target};
+
+/// Schedules that are dealt with in one transaction.
+const SCHEDULES: i64 = 50;
+
+/// Ticks of one schedule, and bytes of bodies, in one transaction.
+const TICKS: usize = 100;
+const BYTES: usize = 4 * 1024 * 1024;
+
+/// How long it is remembered that nothing is due from before.
+const FORGET: Duration = Duration::from_mins(10);
+
+/// Longer than a transaction lasts that moves a schedule on, and than clocks of
+/// databases are set back.
+const SLACK: Duration = Duration::from_mins(1);
+
+/// When nothing was due.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Looked(Mutex<(Option<Instant>, Option<Instant>)>);
+
+impl Looked {
+    /// How many seconds back a tick can be due.
+    pub(in crate::store) fn seconds(&self) -> f64 {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (whole, looked) = &mut *state;
+        if whole.is_none_or(|whole| whole.elapsed() > FORGET) {
+            (*whole, *looked) = (Some(Instant::now()), None);
+        }
+        looked.map_or(1e9, |looked| (looked.elapsed() + SLACK).as_secs_f64())
+    }
+
+    fn nothing_due(&self, asked: Instant) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 = Some(asked);
+    }
+}
+
+/// What was done for schedules that were due.
+#[derive(Debug, Default)]
+pub struct Fired {
+    /// What was published.
+    pub arrived: Arrived,
+    /// Ticks without a message.
+    pub failed: Vec<ScheduleFailure>,
+    /// How long until the next is due; `None`: there is none.
+    pub next_in: Option<Duration>,
+}
+
+/// A tick without a message.
+#[derive(Debug)]
+pub struct ScheduleFailure {
+    /// The schedule.
+    pub schedule: String,
+    /// Why, as the code of a refusal over HTTP.
+    pub code: &'static str,
+    /// The same in words.
+    pub detail: String,
+}
+
+/// What becomes of a schedule.
+struct Done {
+    id: i64,
+    name: String,
+    next: Option<DateTime<Utc>>,
+    last: Option<DateTime<Utc>>,
+    failure: Option<(&'static str, String)>,
+}
+
+impl Done {
+    fn failed(&mut self, code: &'static str, detail: String) {
+        self.last = None;
+        self.failure = Some((code, detail));
+    }
+
+    fn refused(&mut self, why: Undeliverable) {
+        match why {
+            Undeliverable::ToQueue(Refusal::NoQueue, _) => {
+                self.failed("queue-not-found", "the queue is gone".to_owned());
+            }
+            Undeliverable::ToTopic(TopicRefusal::NoTopic) => {
+                self.failed("topic-not-found", "the topic is gone".to_owned());
+            }
+            Undeliverable::ToQueue(Refusal::Full { max_ready }, _) => {
+                self.full("the queue", max_ready);
+            }
+            Undeliverable::ToTopic(TopicRefusal::Full { queue, max_ready }) => {
+                self.full(queue.as_str(), max_ready);
+            }
+        }
+    }
+
+    fn full(&mut self, queue: &str, max_ready: u64) {
+        let detail = format!("{queue} holds max_ready ({max_ready}) messages");
+        self.failed("queue-full", detail);
+    }
+}
+
+/// How a try is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Try {
+    Together,
+    /// One by one, after something that Postgres would not store.
+    Alone,
+    /// This one it was: it is moved on without a message.
+    Not,
+}
+
+impl Store {
+    /// Publishes what schedules have due, and moves them on.
+    ///
+    /// # Errors
+    /// Any; nothing was done, or it is not known whether it was.
+    pub async fn fire_schedules(&self) -> Result<Fired, Error> {
+        let asked = Instant::now();
+        let mut how = Try::Together;
+        loop {
+            match self.try_to_fire(how).await {
+                Err(Error::Inconsistent(_)) if how == Try::Together => how = Try::Alone,
+                Err(Error::Inconsistent(error)) if how == Try::Alone => {
+                    let error = Logged(&error);
+                    tracing::error!(%error, "the message of a schedule could not be stored");
+                    how = Try::Not;
+                }
+                Ok(fired) => {
+                    if fired.next_in.is_none_or(|next_in| next_in > Duration::ZERO) {
+                        self.schedules.nothing_due(asked);
+                    }
+                    return Ok(fired);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_to_fire(&self, how: Try) -> Result<Fired, Error> {
+        self.transaction(move |transaction| {
+            Box::pin(async move { Ok(End::Commit(fire(transaction, how).await?)) })
+        })
+        .await
+    }
+
+    /// Where messages of a schedule go.
+    async fn address(
+        &self,
+        schedule: &Schedule,
+        mut messages: Vec<Message>,
+    ) -> Result<Addressed, Error> {
+        match &schedule.settings.target {
+            Target::Queue(name) => {
+                let Some(queue) = self.queue(name).await? else {
+                    let detail = format!("there is no queue {name}");
+                    return Ok(Addressed::Nowhere("queue-not-found", detail));
+                };
+                let most = queue.settings.max_message_bytes;
+                if let Some(too_large) = too_large(&messages, most) {
+                    return Ok(too_large);
+                }
+                if let Some(version) = queue.schema_version {
+                    let of = SchemaOf::Queue(queue.id);
+                    if let Some(broken) = self.broken(of, version, &mut messages).await? {
+                        return Ok(broken);
+                    }
+                }
+                Ok(Addressed::Queue(Publish {
+                    queue,
+                    messages: Arc::new(messages),
+                }))
+            }
+            Target::Topic(name, routing_key) => {
+                let Some(topology) = self.topology(name).await? else {
+                    let detail = format!("there is no topic {name}");
+                    return Ok(Addressed::Nowhere("topic-not-found", detail));
+                };
+                let most = topology.topic.settings.max_message_bytes;
+                if let Some(too_large) = too_large(&messages, most) {
+                    return Ok(too_large);
+                }
+                if let Some(version) = topology.topic.schema_version {
+                    let of = SchemaOf::Topic(topology.topic.id);
+                    if let Some(broken) = self.broken(of, version, &mut messages).await? {
+                        return Ok(broken);
+                    }
+                }
+                let routed = messages.into_iter().map(|message| {
+                    let json = match &message.content.content_type {
+                        None => Some(&message.content.body[..]),
+                        Some(_) => None,
+                    };
+                    let candidate = Candidate::new(routing_key.as_str(), &message.headers, json);
+                    Routed {
+                        route: topology.route(&candidate),
+                        routing_key: routing_key.clone(),
+                        message,
+                    }
+                });
+                let messages = Arc::new(routed.collect());
+                Ok(Addressed::Topic(PublishTopic { topology, messages }))
+            }
+        }
+    }
+
+    /// Checks the messages of a schedule by a schema. They have one body.
+    async fn broken(
+        &self,
+        of: SchemaOf,
+        version: i32,
+        messages: &mut [Message],
+    ) -> Result<Option<Addressed>, Error> {
+        for message in &mut *messages {
+            message.schema_version = Some(version);
+        }
+        let Some(first) = messages.first_mut() else {
+            return Ok(None);
+        };
+        let checked = self.check_by_schema(of, version, first).await?;
+        Ok(checked
+            .err()
+            .map(|(code, detail)| Addressed::Nowhere(code, detail)))
+    }
+}
+
+async fn fire(transaction: &mut Transaction, how: Try) -> Result<Fired, Error> {
+    let store = transaction.store.clone();
+    let seconds = store.schedules.seconds();
+    let query = sqlx::query(SCHEDULES_DUE)
+        .bind(if how == Try::Together { SCHEDULES } else { 1 })
+        .bind(seconds);
+    let rows = transaction.on()?.fetch_all(query).await?;
+    let (mut done, mut fired) = (Vec::with_capacity(rows.len()), Fired::default());
+    let mut requests = Requests::default();
+    for row in &rows {
+        let at = done.len();
+        let mut one = Done {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            next: None,
+            last: None,
+            failure: None,
+        };
+        match schedule(row) {
+            Ok(schedule) => {
+                let messages = plan(&schedule, row.try_get("now")?, &mut one);
+                if how == Try::Not {
+                    let detail = "the database would not store the message";
+                    one.failed("internal", detail.to_owned());
+                } else if !messages.is_empty() {
+                    match store.address(&schedule, messages).await? {
+                        Addressed::Queue(publish) => requests.to_queues.push((at, publish)),
+                        Addressed::Topic(publish) => requests.to_topics.push((at, publish)),
+                        Addressed::Nowhere(code, detail) => one.failed(code, detail),
+                    }
+                }
+            }
+            // It was made by a newer gateway, and this one leaves it be.
+            Err(error) => one.failed("invalid", error.to_string()),
+        }
+        done.push(one);
+    }
+    let (arrived, refused) = transaction.publish_all(requests).await?;
+    fired.arrived = arrived;
+    for (at, why) in refused {
+        done[at].refused(why);
+    }
+    if !done.is_empty() {
+        note(transaction, &done).await?;
+    }
+    fired.failed = done.into_iter().filter_map(failure).collect();
+    let query = sqlx::query(SCHEDULES_NEXT).bind(seconds);
+    let next = transaction.on()?.fetch_all(query).await?;
+    let next = next.first().ok_or(sqlx::Error::RowNotFound)?;
+    let next: Option<i64> = next.try_get("in_ms")?;
+    fired.next_in = next.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    Ok(fired)
+}
+
+enum Addressed {
+    Queue(Publish),
+    Topic(PublishTopic),
+    Nowhere(&'static str, String),
+}
+
+/// The messages that are due; how the schedule goes on stands in `done`.
+fn plan(schedule: &Schedule, now: DateTime<Utc>, done: &mut Done) -> Vec<Message> {
+    let settings = &schedule.settings;
+    let Some(first) = schedule.next_run else {
+        return Vec::new();
+    };
+    let most = (BYTES / settings.message.content.body.len().max(1)).clamp(1, TICKS);
+    let due = settings.cron.due(first, now, settings.catch_up, most);
+    done.next = due.next;
+    done.last = due.ticks.last().copied();
+    let ticks = due.ticks.into_iter();
+    ticks
+        .map(|tick| settings.message_for(&schedule.name, tick))
+        .collect()
+}
+
+/// The body was checked when the schedule was made; the bound may be lower now.
+fn too_large(messages: &[Message], most: u32) -> Option<Addressed> {
+    let size = messages.first()?.content.body.len();
+    (size > most as usize).then(|| {
+        let detail = format!("the body is {size} bytes, over the limit of {most}");
+        Addressed::Nowhere("message-too-large", detail)
+    })
+}
+
+fn failure(done: Done) -> Option<ScheduleFailure> {
+    let (code, detail) = done.failure?;
+    Some(ScheduleFailure {
+        schedule: done.name,
+        code,
+        detail,
+    })
+}
+
+async fn note(transaction: &mut Transaction, done: &[Done]) -> Result<(), Error> {
+    let failures = done.iter().map(|one| one.failure.clone().unzip());
+    let (codes, details): (Vec<Option<&str>>, Vec<Option<String>>) = failures.unzip();
+    let query = sqlx::query(SCHEDULES_DONE)
+        .bind(done.iter().map(|one| one.id).collect::<Vec<_>>())
+        .bind(done.iter().map(|one| one.next).collect::<Vec<_>>())
+        .bind(done.iter().map(|one| one.last).collect::<Vec<_>>())
+        .bind(codes)
+        .bind(details);
+    transaction.on()?.fetch_all(query).await?;
+    Ok(())
+}

@@ -1,0 +1,7 @@
+-- Milliseconds until the next tick of any schedule; null if there is none. $1:
+-- seconds back that one can be due, as in schedules_due.sql.
+--
+-- Index: schedules_by_next_run, one probe.
+SELECT ceil(extract(epoch FROM min(schedules.next_run) - now()) * 1000)::bigint AS in_ms
+FROM postrider.schedules
+WHERE schedules.next_run >= now() - $1 * interval '1 s'
