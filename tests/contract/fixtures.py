@@ -11,6 +11,7 @@ QUEUES = ("orders", "jobs", "shop.audit", "lined")
 ORDERED = "lined"
 FILLED = ("orders", "jobs", ORDERED)
 TOPIC = "shop"
+SCHEDULE = "nightly"
 
 
 def settings(queue):
@@ -54,6 +55,11 @@ class Client:
         self.call("POST", "/v1/queues/orders/webhook/test", {})
         self.call("POST", "/v1/queues/orders/webhook/pause")
         self.publish_topic()
+        self.make_schedule()
+
+    def make_schedule(self):
+        settings = {"cron": "@yearly", "queue": "orders", "message": {"body": 1}}
+        self.call("PUT", f"/v1/schedules/{SCHEDULE}", settings)
 
     def make_queue(self, queue):
         """With messages that are ready, delayed, leased and dead."""

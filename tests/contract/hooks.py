@@ -114,6 +114,28 @@ def within_the_rules(case):
             # Sizes are in bytes.
             body["keys"] = [shortened(key, 256) for key in body["keys"]]
         rules_of_settings(body)
+        if case.path == "/v1/schedules/{schedule}":
+            rules_of_schedules(body)
+
+
+def rules_of_schedules(body):
+    """A pattern of cron has no grammar here, and time zones have a database."""
+    if "cron" in body:
+        body["cron"] = "30 2 * * *"
+    if body.get("timezone") is not None:
+        body["timezone"] = "Europe/Berlin"
+    # One or the other, and what is routed by only with a topic.
+    body.pop("topic", None)
+    body["queue"] = "orders"
+    message = body.get("message")
+    if isinstance(message, dict):
+        message.pop("routing_key", None)
+        rules_of_messages(message)
+        # A body or bytes: to the one that is there a patch must not add the other,
+        # nor take it away with a null.
+        message.pop("body_base64", None)
+        message.pop("content_type", None)
+        message["body"] = message.get("body") or 1
 
 
 def ask_for_something_there(case):
@@ -280,6 +302,8 @@ def after_call(ctx, case, response):
     if case.path == "/v1/queues/{queue}/webhook":
         client.call("PUT", f"/v1/queues/{names['queue']}/webhook", {"url": hooks_url})
         client.call("POST", f"/v1/queues/{names['queue']}/webhook/pause")
+    elif names.get("schedule") == fixtures.SCHEDULE:
+        client.make_schedule()
     elif case.path == "/v1/queues/{queue}" and names["queue"] in fixtures.FILLED:
         client.make_queue(names["queue"])
     elif names.get("topic") == fixtures.TOPIC:
