@@ -38,10 +38,16 @@ impl After {
 
     /// Messages were published to a queue; the turns that may have come.
     pub(super) fn published(&self, publish: &Publish, messages: &[Published]) -> Vec<Turn> {
-        if self.note(publish.queue.id, messages) {
-            self.told.receivers.ready(publish.queue.id);
-        }
+        self.wake(publish.queue.id, messages);
         turns_of(publish, messages)
+    }
+
+    /// Wakes receivers for messages that were published to a queue, at once or at their
+    /// time.
+    pub(super) fn wake(&self, queue_id: i64, messages: &[Published]) {
+        if self.note(queue_id, messages) {
+            self.told.receivers.ready(queue_id);
+        }
     }
 
     /// Notes when messages of a queue will be ready; whether any is.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
@@ -12,13 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::after::{self, After, tell_of};
 use super::once::{self, PublishOnce, PublishOnceResult};
 use super::receivers::{Received, Receivers};
-use super::requests::{
-    ACKS, Acks, EXTENDS, Extends, OrderedAcks, PUBLISHES, PUSH_RECORDS, SETTLES, Settles,
-};
+use super::requests::{ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles};
 use super::transact::{self, Transact, TransactResult};
-use super::turns::{Told, Turns, ordered_acks};
+use super::turns::{Told, Turns};
 use super::{Alarm, Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
-use crate::domain::{DeadReason, Disposition, Event, Failure, Lease, Seconds, decide};
+use crate::domain::{Disposition, Failure, Lease, Seconds, decide};
 use crate::store::{
     Error, Fate, Publish, PublishResult, PublishTopic, PublishTopicResult, PushRecord, Queue,
     Receiver, Settle, Settled, Store,
@@ -37,7 +34,7 @@ pub struct Broker {
     transactions: Batcher<Transact, TransactResult>,
     acks: Batcher<Acks, Vec<Settled>>,
     /// Those of ordered queues.
-    pub(super) ordered_acks: Batcher<OrderedAcks, Vec<Settled>>,
+    pub(super) ordered_acks: Batcher<Acks, Vec<Settled>>,
     settles: Batcher<Settles, Vec<Settled>>,
     extends: Batcher<Extends, Vec<Result<DateTime<Utc>, Fate>>>,
     replies: Replies,
@@ -85,7 +82,6 @@ impl Broker {
         let turns = Arc::new(Turns::start(store, told.clone(), tracker, stop));
         let after = After::new(told, Arc::clone(&turns));
         let (publish_store, publish_events) = (store.clone(), Arc::clone(&events));
-        let ack_store = store.clone();
         let settle_store = store.clone();
         let extend_store = store.clone();
         let push_store = store.clone();
@@ -104,15 +100,8 @@ impl Broker {
             topic_publishes: after::topic_publishes(store, &after, tracker, stop),
             once: once::start(store, &after, tracker, stop),
             transactions: transact::start(store, &after, tracker, stop),
-            acks: Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
-                let store = ack_store.clone();
-                async move {
-                    let all: Vec<Lease> = items.iter().flat_map(|acks| acks.0.clone()).collect();
-                    let results = store.ack(&all).await?;
-                    Ok(split(results, items.iter().map(Acks::rows)))
-                }
-            }),
-            ordered_acks: ordered_acks(store, tracker, stop),
+            acks: acks(store, false, tracker, stop),
+            ordered_acks: acks(store, true, tracker, stop),
             settles: Batcher::start(tracker, stop, SETTLES, move |items: Arc<Vec<Settles>>| {
                 let store = settle_store.clone();
                 async move {
@@ -225,23 +214,14 @@ impl Broker {
         let result = if request.lines_up() {
             let result = self.lined_publishes.call(request.clone()).await?;
             if let Ok(published) = &result {
-                self.turns.pass(request.turns(published)).await;
+                self.after.pass(request.turns(published)).await;
             }
             result
         } else {
             self.publishes.call(request).await?
         };
         if let Ok(messages) = &result {
-            let mut any_ready = false;
-            for message in messages.iter().filter(|m| !m.duplicate && !m.lined_up) {
-                match u64::try_from(message.wakes_in_ms) {
-                    Ok(ms) if ms > 0 => self.due.note(queue_id, Duration::from_millis(ms)),
-                    _ => any_ready = true,
-                }
-            }
-            if any_ready {
-                self.receivers.ready(queue_id);
-            }
+            self.after.wake(queue_id, messages);
         }
         Ok(result)
     }
@@ -293,7 +273,7 @@ impl Broker {
     /// As [`ack`](Self::ack).
     pub async fn ack_in(&self, queue: &Queue, leases: Vec<Lease>) -> Result<Vec<Settled>, Error> {
         if queue.settings.ordered {
-            self.ordered_acks.call(OrderedAcks(leases)).await
+            self.ordered_acks.call(Acks(leases)).await
         } else {
             self.ack(leases).await
         }
@@ -314,43 +294,17 @@ impl Broker {
     /// Any; whether it took effect is then not known.
     pub async fn settle(&self, queue: &Queue, items: Vec<Settling>) -> Result<Vec<Settled>, Error> {
         let items: Vec<Settle> = items.into_iter().map(|item| plan(queue, item)).collect();
-        let mut over = Vec::new();
         let planned: Vec<(i64, Disposition)> = items
             .iter()
             .map(|item| (item.lease.message_id, item.disposition))
             .collect();
         let returned = self.step_back(queue, &items).await?;
         let mut results = self.settles.call(Settles(items)).await?;
-        // Where leases are bounded, the end of each makes room.
-        let mut any_ready = queue.settings.max_in_flight.is_some();
-        let mut dead: HashMap<DeadReason, Vec<i64>> = HashMap::new();
-        for ((message_id, disposition), result) in planned.into_iter().zip(&results) {
-            match disposition {
-                _ if *result != Settled::Done => {}
-                Disposition::Requeue(wait) | Disposition::Postpone(wait)
-                    if wait > Seconds::ZERO =>
-                {
-                    self.due.note(queue.id, wait.to_duration());
-                }
-                Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release => {
-                    any_ready = true;
-                }
-                Disposition::DeadLetter(reason) => {
-                    dead.entry(reason).or_default().push(message_id);
-                    over.push(message_id);
-                }
-                Disposition::Drop | Disposition::Expire => over.push(message_id),
-            }
-        }
+        let done = planned.into_iter().zip(&results);
+        let done = done.filter(|(_, result)| **result == Settled::Done);
+        let turns = self.after.settled(queue, done.map(|(planned, _)| planned));
         returned.answer(&mut results);
-        for (reason, ids) in dead {
-            let event = Event::dead_lettered(reason.as_str(), &ids);
-            self.events.add(queue.id, event);
-        }
-        self.turns.pass(queue.turns_of(over.into_iter())).await;
-        if any_ready {
-            self.receivers.ready(queue.id);
-        }
+        self.after.pass(turns).await;
         Ok(results)
     }
 
@@ -379,9 +333,7 @@ impl Broker {
     /// Leases of a queue ended otherwise than by a settle: if it bounds them,
     /// there is room for others.
     pub fn freed(&self, queue: &Queue) {
-        if queue.settings.max_in_flight.is_some() {
-            self.receivers.ready(queue.id);
-        }
+        self.after.freed(queue);
     }
 
     /// Messages became ready in these queues by another way than publish or
@@ -410,6 +362,28 @@ impl Broker {
         self.receivers.close();
         self.replies.close();
     }
+}
+
+/// Starts the acks; those of ordered queues apart, since the others pay less.
+fn acks(
+    store: &Store,
+    ordered: bool,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Batcher<Acks, Vec<Settled>> {
+    let store = store.clone();
+    Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
+        let store = store.clone();
+        async move {
+            let all: Vec<Lease> = items.iter().flat_map(|acks| acks.0.clone()).collect();
+            let results = if ordered {
+                store.ack_ordered(&all).await?
+            } else {
+                store.ack(&all).await?
+            };
+            Ok(split(results, items.iter().map(Acks::rows)))
+        }
+    })
 }
 
 /// What is to be done with a lease, as [`decide`] says.

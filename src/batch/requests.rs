@@ -7,9 +7,6 @@ use crate::store::{Answer, Publish, PublishTopic, PushRecord, ReplyTo, Settle, T
 
 #[derive(Debug)]
 pub(super) struct Acks(pub(super) Vec<Lease>);
-/// Of ordered queues.
-#[derive(Debug)]
-pub(super) struct OrderedAcks(pub(super) Vec<Lease>);
 #[derive(Debug)]
 pub(super) struct Settles(pub(super) Vec<Settle>);
 #[derive(Debug)]
@@ -112,7 +109,7 @@ macro_rules! weigh_by_number {
         }
     )+};
 }
-weigh_by_number!(Acks, OrderedAcks, Settles, Extends, Passing);
+weigh_by_number!(Acks, Settles, Extends, Passing);
 
 /// One writer for small batches: a second would send while the first is
 /// flushed, but halve the batches and so double what statements cost besides

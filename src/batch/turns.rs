@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::due::DueSchedule;
 use super::events::Events;
 use super::receivers::Receivers;
-use super::requests::{ACKS, OrderedAcks, Passing, TURNS};
+use super::requests::{Passing, TURNS};
 use super::{Batcher, Broker};
 use crate::domain::{DeadReason, Disposition, Event, Lease, Seconds};
 use crate::store::{
@@ -95,26 +95,6 @@ impl Told {
             self.receivers.ready(queue_id);
         }
     }
-}
-
-/// Starts the acks of ordered queues. Apart, since the others pay less.
-pub(super) fn ordered_acks(
-    store: &Store,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
-) -> Batcher<OrderedAcks, Vec<Settled>> {
-    let store = store.clone();
-    Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<OrderedAcks>>| {
-        let store = store.clone();
-        async move {
-            let all: Vec<Lease> = items.iter().flat_map(|acks| acks.0.clone()).collect();
-            let mut results = store.ack_ordered(&all).await?.into_iter();
-            Ok(items
-                .iter()
-                .map(|acks| results.by_ref().take(acks.0.len()).collect())
-                .collect())
-        }
-    })
 }
 
 /// Leases that ended because something was unsettled in front of them: their places
