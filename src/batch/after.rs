@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Batcher;
 use super::requests::{PUBLISHES, TO_TOPICS};
 use super::turns::{Told, Turns};
-use super::{Batcher, Events};
 use crate::domain::{DeadReason, Disposition, Event, Seconds};
 use crate::store::{
     Arrived, Bounds, Fed, Overflowed, Publish, PublishResult, PublishTopic, PublishTopicResult,
@@ -109,7 +109,10 @@ impl After {
 
     /// Messages were dropped for want of room; the turns that may have come.
     fn overflowed(&self, overflowed: &[Overflowed]) -> Vec<Turn> {
-        tell_of(overflowed, &self.told.events);
+        for queue in overflowed.iter().filter(|queue| !queue.dead.is_empty()) {
+            let event = Event::dead_lettered(DeadReason::Overflow.as_str(), &queue.dead);
+            self.told.events.add(queue.queue_id, event);
+        }
         overflowed.iter().flat_map(Overflowed::turns).collect()
     }
 
@@ -167,9 +170,9 @@ fn turns_of(publish: &Publish, messages: &[Published]) -> Vec<Turn> {
     }
 }
 
-/// Starts the publishes that may have to wait for the lock of a key: the others do not
-/// wait with them.
-pub(super) fn lined_publishes(
+/// Starts publishes. Those that may have to wait for the lock of a key are apart: the
+/// others do not wait with them.
+pub(super) fn publishes(
     store: &Store,
     after: &After,
     tracker: &TaskTracker,
@@ -199,19 +202,12 @@ pub(super) fn topic_publishes(
         let (store, after) = (store.clone(), after.clone());
         async move {
             let done = store.publish_topic(&items).await?;
-            after.pass(done.turns).await;
-            after.overflowed(&done.overflowed);
+            let mut turns = done.turns;
+            turns.extend(after.overflowed(&done.overflowed));
+            after.pass(turns).await;
             // Once for all requests, which may have queues in common.
             after.fed(&done.fed);
             Ok(done.results)
         }
     })
-}
-
-/// Dead letters for want of room.
-pub(super) fn tell_of(overflowed: &[Overflowed], events: &Events) {
-    for queue in overflowed.iter().filter(|queue| !queue.dead.is_empty()) {
-        let reason = DeadReason::Overflow.as_str();
-        events.add(queue.queue_id, Event::dead_lettered(reason, &queue.dead));
-    }
 }

@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::after::{self, After, tell_of};
+use super::after::{self, After};
 use super::once::{self, PublishOnce, PublishOnceResult};
 use super::receivers::{Received, Receivers};
-use super::requests::{ACKS, Acks, EXTENDS, Extends, PUBLISHES, PUSH_RECORDS, SETTLES, Settles};
+use super::requests::{ACKS, Acks, EXTENDS, Extends, PUSH_RECORDS, SETTLES, Settles};
 use super::transact::{self, Transact, TransactResult};
 use super::turns::{Told, Turns};
 use super::{Alarm, Batcher, DueSchedule, Events, Hints, Replies, Wait, Weigh};
@@ -81,22 +81,13 @@ impl Broker {
         };
         let turns = Arc::new(Turns::start(store, told.clone(), tracker, stop));
         let after = After::new(told, Arc::clone(&turns));
-        let (publish_store, publish_events) = (store.clone(), Arc::clone(&events));
         let settle_store = store.clone();
         let extend_store = store.clone();
         let push_store = store.clone();
         let broker = Self {
             store: store.clone(),
-            publishes: Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<_>>| {
-                let store = publish_store.clone();
-                let events = Arc::clone(&publish_events);
-                async move {
-                    let (results, overflowed) = store.publish(&items).await?;
-                    tell_of(&overflowed, &events);
-                    Ok(results)
-                }
-            }),
-            lined_publishes: after::lined_publishes(store, &after, tracker, stop),
+            publishes: after::publishes(store, &after, tracker, stop),
+            lined_publishes: after::publishes(store, &after, tracker, stop),
             topic_publishes: after::topic_publishes(store, &after, tracker, stop),
             once: once::start(store, &after, tracker, stop),
             transactions: transact::start(store, &after, tracker, stop),

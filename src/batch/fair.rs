@@ -3,10 +3,13 @@
 //! among the keys. So keys take turns while receivers are busy, and one that is alone
 //! is received in batches.
 
-use std::time::Duration;
-
 use super::receivers::Inner;
+use super::turns::note_parked;
 use crate::store::{Claimed, Error, Turn};
+
+/// How often a claim looks for keys that have more. Those that are idle are forgotten
+/// within seconds, so it is not for ever that they are in the way.
+const LOOKS: usize = 8;
 
 /// What a claim of a fair queue leaves to do.
 pub(super) struct Claim {
@@ -53,20 +56,26 @@ impl Inner {
         if !claim.turns.is_empty() {
             let passed = self.store().next_turns(&claim.turns).await?;
             promoted += passed.ready_rows;
-            for (queue_id, wakes_in_ms) in passed.parked {
-                let wait = Duration::from_millis(u64::try_from(wakes_in_ms).unwrap_or(0));
-                self.due().note(queue_id, wait);
-            }
+            note_parked(self.due(), &passed);
         }
-        let short_by = claim.short_by.saturating_sub(promoted);
+        let mut short_by = claim.short_by.saturating_sub(promoted);
         if short_by > 0 {
-            let after = self.fair_after(queue_id);
-            let (mut last, mut more) = self.store().fair_round(queue_id, &after, short_by).await?;
-            if more == 0 && !after.is_empty() {
-                (last, more) = self.store().fair_round(queue_id, "", short_by).await?;
+            let mut after = self.fair_after(queue_id);
+            // A round is over where there are no more keys; the next begins anew.
+            let mut is_whole = after.is_empty();
+            for _ in 0..LOOKS {
+                let (last, more) = self.store().fair_round(queue_id, &after, short_by).await?;
+                let more = usize::try_from(more).unwrap_or(usize::MAX);
+                promoted += more;
+                short_by = short_by.saturating_sub(more);
+                let is_over = last.is_empty();
+                after = last;
+                if short_by == 0 || is_over && is_whole {
+                    break;
+                }
+                is_whole |= is_over;
             }
-            self.set_fair_after(queue_id, last);
-            promoted += usize::try_from(more).unwrap_or(usize::MAX);
+            self.set_fair_after(queue_id, after);
         }
         Ok(promoted > 0)
     }

@@ -70,6 +70,9 @@ pub(super) struct Inner {
 #[derive(Debug, Default)]
 struct Lines {
     by_queue: HashMap<i64, Line>,
+    /// The key that the last round of a fair queue ended with. Not in its line, which
+    /// is gone when nobody waits.
+    fair_after: HashMap<i64, Box<str>>,
     closed: bool,
 }
 
@@ -82,8 +85,6 @@ struct Line {
     claiming: Option<Instant>,
     /// Something became ready, or somebody came, since that task last asked.
     again: bool,
-    /// The key that the last round of a fair queue ended with.
-    fair_after: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -239,15 +240,16 @@ impl Inner {
 
     pub(super) fn fair_after(&self, queue_id: i64) -> String {
         let lines = self.lock();
-        let line = lines.by_queue.get(&queue_id);
-        line.and_then(|line| line.fair_after.as_deref())
-            .unwrap_or_default()
-            .to_owned()
+        let after = lines.fair_after.get(&queue_id);
+        after.map(|key| key.to_string()).unwrap_or_default()
     }
 
     pub(super) fn set_fair_after(&self, queue_id: i64, key: String) {
-        if let Some(line) = self.lock().by_queue.get_mut(&queue_id) {
-            line.fair_after = Some(key.into());
+        let mut lines = self.lock();
+        if key.is_empty() {
+            lines.fair_after.remove(&queue_id);
+        } else {
+            lines.fair_after.insert(queue_id, key.into());
         }
     }
 

@@ -79,10 +79,7 @@ impl Turns {
 
 impl Told {
     fn tell(&self, promoted: Promoted) {
-        for (queue_id, wakes_in_ms) in promoted.parked {
-            let wait = Duration::from_millis(u64::try_from(wakes_in_ms).unwrap_or(0));
-            self.due.note(queue_id, wait);
-        }
+        note_parked(&self.due, &promoted);
         let mut dead: HashMap<i64, Vec<i64>> = HashMap::new();
         for (queue_id, message_id) in promoted.dead {
             dead.entry(queue_id).or_default().push(message_id);
@@ -94,6 +91,14 @@ impl Told {
         for queue_id in promoted.ready {
             self.receivers.ready(queue_id);
         }
+    }
+}
+
+/// Messages whose turn has come but not their time.
+pub(super) fn note_parked(due: &DueSchedule, promoted: &Promoted) {
+    for (queue_id, wakes_in_ms) in &promoted.parked {
+        let wait = Duration::from_millis(u64::try_from(*wakes_in_ms).unwrap_or(0));
+        due.note(*queue_id, wait);
     }
 }
 

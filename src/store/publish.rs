@@ -61,7 +61,7 @@ pub struct Overflowed {
     pub queue_id: i64,
     /// Those that are dead letters now.
     pub dead: Vec<i64>,
-    /// All of them.
+    /// All of them, if its keys take turns.
     pub dropped: Vec<i64>,
 }
 
@@ -77,7 +77,15 @@ impl Overflowed {
 /// Queues that drop what is over their bound, and the bound of each: to be looked
 /// at when a publish has committed.
 #[derive(Debug, Default)]
-pub struct Bounds(pub(super) HashMap<i64, u64>);
+pub struct Bounds(pub(super) HashMap<i64, Bound>);
+
+/// What a queue may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound {
+    pub(super) max_ready: u64,
+    /// Whether what is dropped may have had its key's turn.
+    pub(super) has_lines: bool,
+}
 
 /// One request's result.
 pub type PublishResult = Result<Vec<Published>, Refusal>;
@@ -144,7 +152,13 @@ impl Store {
             .filter(|(request, result)| {
                 request.queue.settings.overflow == Overflow::DropOldest && result.is_ok()
             })
-            .filter_map(|(request, _)| Some((request.queue.id, request.queue.settings.max_ready?)))
+            .filter_map(|(request, _)| {
+                let bound = Bound {
+                    max_ready: request.queue.settings.max_ready?,
+                    has_lines: request.queue.has_lines(),
+                };
+                Some((request.queue.id, bound))
+            })
             .collect();
         Ok((results, Bounds(bounds)))
     }
@@ -321,16 +335,16 @@ impl Store {
 
     async fn drop_excess(
         &self,
-        bounds: &HashMap<i64, u64>,
+        bounds: &HashMap<i64, Bound>,
         overflowed: &mut Vec<Overflowed>,
     ) -> Result<(), Error> {
         let ids: Vec<i64> = bounds.keys().copied().collect();
         for (queue_id, ready) in self.ready_counts(&mut On::Alone(&self.hot), &ids).await? {
             let bound = bounds[&queue_id];
-            if ready > bound {
+            if ready > bound.max_ready {
                 let rows = sqlx::query(OVERFLOW)
                     .bind(queue_id)
-                    .bind(i64::try_from(bound).unwrap_or(i64::MAX))
+                    .bind(i64::try_from(bound.max_ready).unwrap_or(i64::MAX))
                     .bind(self.watermarks.tallies())
                     .fetch_all(&self.hot)
                     .await?;
@@ -341,7 +355,9 @@ impl Store {
                 };
                 for row in rows {
                     let message_id = row.try_get(0)?;
-                    gone.dropped.push(message_id);
+                    if bound.has_lines {
+                        gone.dropped.push(message_id);
+                    }
                     if row.try_get(1)? {
                         gone.dead.push(message_id);
                     }

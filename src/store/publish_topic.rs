@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::{Bounds, Overflowed, duplicates, place, push_rare, sparse};
+use super::publish::{Bound, Bounds, Overflowed, duplicates, place, push_rare, sparse};
 use super::topology::{Binding, Route};
 use super::{Error, Store, Topology, Turn, statements, transaction::On};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
@@ -114,8 +114,6 @@ impl Store {
             .publish_topic_on(&mut On::Alone(&self.hot), requests)
             .await?;
         fed.overflowed = self.drop_overflow(bounds).await;
-        fed.turns
-            .extend(fed.overflowed.iter().flat_map(Overflowed::turns));
         Ok(fed)
     }
 
@@ -162,7 +160,13 @@ impl Store {
             .filter(|(_, result)| result.is_ok())
             .flat_map(|(request, _)| targets(request))
             .filter(|binding| binding.overflow == Overflow::DropOldest)
-            .filter_map(|binding| Some((binding.queue_id, binding.max_ready?)))
+            .filter_map(|binding| {
+                let bound = Bound {
+                    max_ready: binding.max_ready?,
+                    has_lines: binding.ordered || binding.fair_seen,
+                };
+                Some((binding.queue_id, bound))
+            })
             .collect();
         let overflowed = Vec::new();
         let fed = TopicsFed {

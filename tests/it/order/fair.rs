@@ -156,3 +156,22 @@ async fn fair_messages_flow_after_the_setting_is_taken_back() {
     // Nothing waits in a line, so its order may be changed.
     assert_eq!(app.counts("q").await["ready"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_with_more_behind_many_that_have_none_is_received_in_batches() {
+    let app = App::start().await;
+    app.queue("q", json!({"fair": true})).await;
+    for key in 0..30 {
+        publish_all(&app, "q", &format!("a{key:02}"), &[key]).await;
+    }
+    let all = app.receive("q", json!({"max_messages": 30})).await;
+    assert_eq!(all.len(), 30);
+    // The thirty have nothing more, and stand in front of it.
+    publish_all(&app, "q", "z", &(100..200).collect::<Vec<i64>>()).await;
+    let mut most = 0;
+    for _ in 0..10 {
+        most = most.max(app.receive("q", json!({"max_messages": 10})).await.len());
+    }
+    // Its own turn brings one.
+    assert!(most > 1, "{most} at once");
+}
