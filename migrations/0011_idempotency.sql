@@ -6,7 +6,6 @@ CREATE TABLE postrider.idempotency (
     day         date NOT NULL,
     fingerprint bytea NOT NULL,
     status      smallint NOT NULL,
-    location    text,
     answer      bytea NOT NULL,
     expires_at  timestamptz NOT NULL,
     PRIMARY KEY (digest, day),
@@ -19,7 +18,6 @@ COMMENT ON COLUMN postrider.idempotency.digest IS 'SHA-256 of whose key it is, t
 COMMENT ON COLUMN postrider.idempotency.day IS 'The UTC date of the request.';
 COMMENT ON COLUMN postrider.idempotency.fingerprint IS 'SHA-256 of what the request asked for: the same key with another payload is refused.';
 COMMENT ON COLUMN postrider.idempotency.status IS 'The HTTP status of the answer.';
-COMMENT ON COLUMN postrider.idempotency.location IS 'The Location of the answer, if it had one.';
 COMMENT ON COLUMN postrider.idempotency.answer IS 'The body of the answer, byte for byte.';
 COMMENT ON COLUMN postrider.idempotency.expires_at IS 'From when the key is free again.';
 
@@ -32,7 +30,7 @@ COMMENT ON COLUMN postrider.idempotency.expires_at IS 'From when the key is free
 -- which side of midnight each of them is: the row's day is there for dropping
 -- partitions, not for telling keys apart.
 CREATE FUNCTION postrider.take_idempotency_keys(digests bytea[], numbers bigint[])
-RETURNS TABLE (ord bigint, taken boolean, fingerprint bytea, status smallint, location text, answer bytea)
+RETURNS TABLE (ord bigint, taken boolean, fingerprint bytea, status smallint, answer bytea)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     had boolean[];
@@ -41,10 +39,10 @@ BEGIN
     INTO had
     FROM unnest(numbers) WITH ORDINALITY AS n (number, ord);
     RETURN QUERY
-        SELECT i.ord, i.had, kept.fingerprint, kept.status, kept.location, kept.answer
+        SELECT i.ord, i.had, kept.fingerprint, kept.status, kept.answer
         FROM unnest(digests, had) WITH ORDINALITY AS i (digest, had, ord)
         LEFT JOIN LATERAL (
-            SELECT k.fingerprint, k.status, k.location, k.answer
+            SELECT k.fingerprint, k.status, k.answer
             FROM postrider.idempotency AS k
             WHERE k.digest = i.digest
               -- A key is kept for 24 hours, so it is of yesterday at the earliest.

@@ -56,6 +56,29 @@ pub struct Message {
     pub schema_version: Option<i32>,
 }
 
+impl Message {
+    /// A message of which nothing else is said.
+    #[must_use]
+    pub fn new(content: Content, headers: Headers) -> Self {
+        Self {
+            content,
+            headers,
+            key: None,
+            fair: None,
+            priority: 0,
+            delay: None,
+            deliver_at: None,
+            ttl: None,
+            dedup_id: None,
+            correlation_id: None,
+            reply_to: None,
+            traceparent: None,
+            tracestate: None,
+            schema_version: None,
+        }
+    }
+}
+
 /// Bounds of a message's parts.
 pub struct Limits;
 

@@ -173,15 +173,14 @@ pub(crate) async fn take_claim(
             Box::pin(async move {
                 let taken = transaction.take_claim(&key, lock, keep).await?;
                 Ok(match taken_answer(&key, taken) {
-                    Ok(kept) => Effect::Done(None, kept),
-                    Err(refusal) => Effect::Refused(Some(refusal)),
+                    Ok(kept) => Effect::Done((), kept),
+                    Err(refusal) => Effect::Refused(refusal),
                 })
             })
         });
         match done.await? {
-            Ok((None, Some(kept))) => Ok(answer(kept)),
-            Ok((Some(refusal), _)) => Err(refusal),
-            Ok((None, None)) => Err(Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR)),
+            Ok(Effect::Done((), kept)) => Ok(answer(kept)),
+            Ok(Effect::Refused(refusal)) => Err(refusal),
             Err(seen) => answer_seen(seen),
         }
     };

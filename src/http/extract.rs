@@ -2,15 +2,18 @@
 
 use std::marker::PhantomData;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
 use serde::de::{self, DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use super::SharedGateway;
 use super::body::read_body;
+use super::capacity::{BodyRoom, Capacity};
 use super::problem::Problem;
 use crate::domain::{self, ClaimKey, MessageId, QueueName, quoted};
 
@@ -214,12 +217,22 @@ impl<T: DeserializeOwned> FromRequest<SharedGateway> for Json<T> {
 
     async fn from_request(request: Request, gateway: &SharedGateway) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        if !is_json(&parts.headers) {
-            return Err(wrong_content_type("application/json"));
-        }
-        let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
+        let (bytes, _room) = read_json(&gateway.capacity, &parts.headers, body).await?;
         parse(&bytes).map(Self)
     }
+}
+
+/// Reads a body that has to be JSON; the room that it takes is had until the second
+/// is dropped.
+pub(crate) async fn read_json<'a>(
+    capacity: &'a Capacity,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, BodyRoom<'a>), Problem> {
+    if !is_json(headers) {
+        return Err(wrong_content_type("application/json"));
+    }
+    read_body(capacity, headers, body).await
 }
 
 /// A JSON body that may be left out.

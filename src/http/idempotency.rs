@@ -11,7 +11,7 @@
 //! that goes well needs no look of its own.
 
 use axum::extract::FromRequestParts as _;
-use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -101,22 +101,26 @@ fn malformed(what: &str) -> Problem {
 /// The first answer to a request.
 pub(crate) fn answer(kept: Kept) -> Response {
     let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
-    let mut response = whole_json(status, kept.body);
-    if let Some(location) = kept.location.and_then(|l| HeaderValue::try_from(l).ok()) {
-        response.headers_mut().insert(LOCATION, location);
-    }
+    whole_json(status, kept.body)
+}
+
+/// The first answer once more.
+pub(crate) fn replay(kept: Kept) -> Response {
+    let mut response = answer(kept);
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
     response
 }
 
 /// The answer to a request whose key was seen before.
 pub(crate) fn answer_seen(seen: Seen) -> Result<Response, Problem> {
+    first_answer(seen).map(replay)
+}
+
+/// What a request was answered whose key was seen before.
+pub(crate) fn first_answer(seen: Seen) -> Result<Kept, Problem> {
     match seen {
-        Seen::Answered(kept) => {
-            let mut response = answer(kept);
-            let headers = response.headers_mut();
-            headers.insert(REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
-        }
+        Seen::Answered(kept) => Ok(kept),
         Seen::Reused => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency-key-reused",
@@ -135,17 +139,27 @@ pub(crate) fn answer_seen(seen: Seen) -> Result<Response, Problem> {
 /// Gives the refusal of a request, unless the request was answered before.
 pub(crate) async fn unless_answered(
     gateway: &Gateway,
-    once: Once,
+    once: impl Into<Option<Once>>,
     result: Result<Response, Problem>,
 ) -> Result<Response, Problem> {
-    match result {
-        Err(refusal) if refusal.status().is_client_error() && !is_about_key(&refusal) => {
-            match gateway.broker.store().answered(once).await? {
-                Some(seen) => answer_seen(seen),
-                None => Err(refusal),
-            }
-        }
-        other => other,
+    match (result, once.into()) {
+        (Err(refusal), Some(once)) => answered_before(gateway, once, refusal).await.map(replay),
+        (result, _) => result,
+    }
+}
+
+/// What a request was answered that is refused now; the refusal if it was not.
+pub(crate) async fn answered_before(
+    gateway: &Gateway,
+    once: Once,
+    refusal: Problem,
+) -> Result<Kept, Problem> {
+    if !refusal.status().is_client_error() || is_about_key(&refusal) {
+        return Err(refusal);
+    }
+    match gateway.broker.store().answered(once).await? {
+        Some(seen) => first_answer(seen),
+        None => Err(refusal),
     }
 }
 

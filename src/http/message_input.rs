@@ -114,42 +114,50 @@ pub(crate) struct Described {
     pub(crate) at: String,
     pub(crate) message: Message,
     pub(crate) routing: Routing,
+    /// Whether its properties are in headers.
+    in_headers: bool,
 }
 
-/// What only a topic or a request looks at, and where in the request it stands.
+/// What only a topic or a request looks at.
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
     pub(crate) key: Option<String>,
-    pub(crate) key_at: String,
     pub(crate) mandatory: Option<bool>,
-    pub(crate) mandatory_at: String,
     pub(crate) timeout: Option<Seconds>,
-    pub(crate) timeout_at: String,
 }
 
-impl Routing {
+impl Described {
+    /// Where a field of it stands in the request.
+    pub(crate) fn place(&self, field: &str) -> String {
+        if self.in_headers {
+            format!("postrider-{}", field.replace('_', "-"))
+        } else {
+            format!("{}/{field}", self.at)
+        }
+    }
+
     /// A publish waits for no reply.
     pub(crate) fn refuse_timeout(&self) -> Result<(), domain::Error> {
-        match self.timeout {
+        match self.routing.timeout {
             None => Ok(()),
             Some(_) => Err(domain::Error::invalid(
-                &self.timeout_at,
+                self.place("timeout_seconds"),
                 "only with a request: POST /v1/queues/{queue}/requests",
             )),
         }
     }
 
     /// A queue does not route.
-    pub(crate) fn refuse(&self) -> Result<(), domain::Error> {
-        let pointer = match self {
-            Self { key: Some(_), .. } => &self.key_at,
-            Self {
+    pub(crate) fn refuse_routing(&self) -> Result<(), domain::Error> {
+        let field = match self.routing {
+            Routing { key: Some(_), .. } => "routing_key",
+            Routing {
                 mandatory: Some(_), ..
-            } => &self.mandatory_at,
+            } => "mandatory",
             _ => return Ok(()),
         };
         Err(domain::Error::invalid(
-            pointer,
+            self.place(field),
             "only with a topic: publish to /v1/topics/{topic}/messages",
         ))
     }
@@ -207,12 +215,11 @@ pub(crate) fn unique_headers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<H
     d.deserialize_any(Visitor)
 }
 
-/// A body in one of its two forms, found at `at` in `bytes`.
+/// A body in one of its two forms, of a message that is found at `at`.
 pub(super) fn content(
-    bytes: &Bytes,
     at: &str,
-    body: Option<&RawValue>,
-    body_base64: Option<Cow<'_, str>>,
+    body: Option<Bytes>,
+    body_base64: Option<&str>,
     content_type: Option<String>,
 ) -> Result<Content, domain::Error> {
     let wrong = |field: &str, detail| Err(domain::Error::invalid(format!("{at}/{field}"), detail));
@@ -220,7 +227,7 @@ pub(super) fn content(
         (Some(_), Some(_), _) => wrong("body_base64", "not together with body"),
         (Some(_), None, Some(_)) => wrong("content_type", "only with body_base64: body is JSON"),
         (Some(body), None, None) => Ok(Content {
-            body: bytes.slice_ref(body.get().as_bytes()),
+            body,
             content_type: None,
         }),
         (None, Some(base64), content_type) => match STANDARD.decode(base64.as_bytes()) {
@@ -237,6 +244,11 @@ pub(super) fn content(
             "is missing: send body (any JSON value) or body_base64",
         ),
     }
+}
+
+/// JSON in a request's body, which is not copied.
+pub(super) fn part_of(bytes: &Bytes, json: &RawValue) -> Bytes {
+    bytes.slice_ref(json.get().as_bytes())
 }
 
 impl MessageInput<'_> {
@@ -280,7 +292,8 @@ impl MessageInput<'_> {
                 "holds no batch",
             ));
         }
-        let content = content(bytes, &at, self.body, self.body_base64, self.content_type)?;
+        let body = self.body.map(|body| part_of(bytes, body));
+        let content = content(&at, body, self.body_base64.as_deref(), self.content_type)?;
         Ok(Described {
             message: Message {
                 content,
@@ -301,13 +314,11 @@ impl MessageInput<'_> {
             },
             routing: Routing {
                 key: self.routing_key,
-                key_at: format!("{at}/routing_key"),
                 mandatory: self.mandatory,
-                mandatory_at: format!("{at}/mandatory"),
                 timeout: self.timeout_seconds,
-                timeout_at: format!("{at}/timeout_seconds"),
             },
             at,
+            in_headers: false,
         })
     }
 }
@@ -345,31 +356,13 @@ fn from_json(bytes: &Bytes, trace: &Trace) -> Result<Vec<Described>, Problem> {
 /// The message of a request of any other content type: its body as it is, its
 /// properties in headers.
 fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Described, Problem> {
-    let mut routing = Routing {
-        key_at: "postrider-routing-key".to_owned(),
-        mandatory_at: "postrider-mandatory".to_owned(),
-        timeout_at: "postrider-timeout-seconds".to_owned(),
-        ..Routing::default()
+    let mut routing = Routing::default();
+    let content = Content {
+        body,
+        content_type: None,
     };
-    let mut message = Message {
-        content: Content {
-            body,
-            content_type: None,
-        },
-        headers: Headers::new(),
-        key: None,
-        fair: None,
-        priority: 0,
-        delay: None,
-        deliver_at: None,
-        ttl: None,
-        dedup_id: None,
-        correlation_id: None,
-        reply_to: None,
-        traceparent: trace.parent,
-        tracestate: trace.state,
-        schema_version: None,
-    };
+    let mut message = Message::new(content, Headers::new());
+    (message.traceparent, message.tracestate) = (trace.parent, trace.state);
     let (mut wrong, mut previous) = (Vec::new(), "");
     for (name, value) in headers {
         let name = name.as_str();
@@ -443,5 +436,6 @@ fn from_bytes(headers: &HeaderMap, body: Bytes, trace: Trace) -> Result<Describe
         at: String::new(),
         message,
         routing,
+        in_headers: true,
     })
 }

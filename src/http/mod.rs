@@ -213,7 +213,6 @@ fn to_keep<T: Serialize>(status: StatusCode, value: &T) -> Kept {
     body.push(b'\n');
     Kept {
         status: status.as_u16(),
-        location: None,
         body,
     }
 }

@@ -20,9 +20,9 @@ use super::queue_limits::{described, publish_quota};
 use super::schemas::check_schema;
 use super::told::tell_messages;
 use super::{Gateway, SharedGateway, reply, to_keep};
-use crate::batch::{NotPublished, PublishOnce, To};
+use crate::batch::{NotPublished, PublishOnce, PublishedOnce, To};
 use crate::domain::{Message, MessageId, QueueName};
-use crate::store::{Kept, Once, Publish, Published, Queue, Refusal, SchemaOf};
+use crate::store::{Kept, Once, Publish, Published, Queue, Refusal, SchemaOf, Seen};
 
 /// What was stored.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,15 +60,10 @@ impl PublishAnswer {
 fn check(gateway: &Gateway, queue: &Queue, read: &[Described]) -> Result<(), Problem> {
     let now = (gateway.clock)();
     let max_bytes = queue.settings.max_message_bytes;
-    for Described {
-        at,
-        message,
-        routing,
-    } in read
-    {
-        routing.refuse()?;
-        routing.refuse_timeout()?;
-        message.check(max_bytes, at, now)?;
+    for one in read {
+        one.refuse_routing()?;
+        one.refuse_timeout()?;
+        one.message.check(max_bytes, &one.at, now)?;
     }
     Ok(())
 }
@@ -225,18 +220,18 @@ async fn publish_once(
     let headers = &parts.headers;
     let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
     let once = keyed.once("publish", &[name.as_str()], headers, &bytes);
-    let result = store_once(&gateway, &name, once, headers, bytes).await;
+    let result = read_and_store(&gateway, &name, once, headers, bytes).await;
     unless_answered(&gateway, once, result).await
 }
 
-async fn store_once(
+async fn read_and_store(
     gateway: &Gateway,
     name: &QueueName,
     once: Once,
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
-    let mut queue = gateway.queue(name).await?;
+    let queue = gateway.queue(name).await?;
     let mut read = parsed(headers, bytes)?;
     check(gateway, &queue, &read)?;
     if let Some(version) = queue.schema_version {
@@ -244,24 +239,36 @@ async fn store_once(
     }
     let quota = publish_quota(&queue.settings.rate_limit);
     let standing = gateway.limits.queues.publish(&queue, read.len())?;
-    let mut messages: Arc<Vec<_>> = Arc::new(read.into_iter().map(|one| one.message).collect());
+    let messages = Arc::new(read.into_iter().map(|one| one.message).collect());
+    let publish = Publish { queue, messages };
+    match store_once(gateway, name, once, publish, PublishAnswer::to_keep).await? {
+        Ok(published) => Ok(described(answer(published.kept), quota, standing)),
+        Err(seen) => answer_seen(seen),
+    }
+}
+
+/// Stores messages in the queue of this name, all or none, under an idempotency key;
+/// or what is known of the key.
+pub(crate) async fn store_once(
+    gateway: &Gateway,
+    name: &QueueName,
+    once: Once,
+    mut publish: Publish,
+    to_keep: fn(&Publish, &[Published]) -> Kept,
+) -> Result<Result<PublishedOnce, Seen>, Problem> {
     let mut tried_anew = false;
     loop {
-        let publish = Publish {
-            queue,
-            messages: Arc::clone(&messages),
-        };
-        let to = To::Queue(publish, PublishAnswer::to_keep);
+        let to = To::Queue(publish.clone(), to_keep);
         match gateway
             .broker
             .publish_once(PublishOnce { once, to })
             .await?
         {
             Ok(published) => {
-                tell_messages(published.ids);
-                return Ok(described(answer(published.kept), quota, standing));
+                tell_messages(published.ids.iter().copied());
+                return Ok(Ok(published));
             }
-            Err(NotPublished::Seen(seen)) => return answer_seen(seen),
+            Err(NotPublished::Seen(seen)) => return Ok(Err(seen)),
             Err(NotPublished::Queue(Refusal::Full { max_ready })) => {
                 return Err(Problem::queue_full(name, max_ready));
             }
@@ -270,8 +277,8 @@ async fn store_once(
                 // Deleted since it was cached; it may be there anew.
                 tried_anew = true;
                 let now = gateway.broker.store().queue_now(name).await?;
-                queue = now.ok_or_else(|| Problem::queue_not_found(name))?;
-                messages = checked_anew(gateway, &queue, &messages).await?;
+                publish.queue = now.ok_or_else(|| Problem::queue_not_found(name))?;
+                publish.messages = checked_anew(gateway, &publish.queue, &publish.messages).await?;
             }
         }
     }

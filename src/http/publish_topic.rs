@@ -106,10 +106,9 @@ fn candidate<'a>(message: &'a Message, routing_key: &'a RoutingKey) -> Candidate
 }
 
 pub(super) fn routing_key(described: &Described) -> Result<RoutingKey, Problem> {
-    let routing = &described.routing;
-    routing.refuse_timeout()?;
-    let key = routing.key.as_deref().unwrap_or_default();
-    Ok(RoutingKey::parse(key, &routing.key_at)?)
+    described.refuse_timeout()?;
+    let key = described.routing.key.as_deref().unwrap_or_default();
+    Ok(RoutingKey::parse(key, &described.place("routing_key"))?)
 }
 
 fn with_keys(read: Vec<Described>) -> Result<Vec<(Described, RoutingKey)>, Problem> {
@@ -131,7 +130,7 @@ pub(super) fn route<'d>(
     for (one, routing_key) in described {
         let route = topology.route(&candidate(&one.message, routing_key));
         if route.subscriptions == 0 && one.routing.mandatory == Some(true) {
-            unroutable.push(one.routing.mandatory_at.clone());
+            unroutable.push(one.place("mandatory"));
         }
         messages.push(Routed {
             message: one.message.clone(),

@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::Caller;
-use super::body::read_body;
 use super::dead_letters::Filter;
-use super::extract::{InQueue, NoParams, Query, in_range, is_json, parse, wrong_content_type};
+use super::extract::{InQueue, NoParams, Query, in_range, parse, read_json};
 use super::idempotency::{Keyed, answer, answer_seen, unless_answered};
 use super::problem::Problem;
 use super::whole::optional_whole;
@@ -83,10 +82,7 @@ pub(crate) async fn redrive(
     let (mut parts, body) = request.into_parts();
     let keyed = Keyed::of(&mut parts, &gateway).await?;
     let headers = &parts.headers;
-    if !is_json(headers) {
-        return Err(wrong_content_type("application/json"));
-    }
-    let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
+    let (bytes, _room) = read_json(&gateway.capacity, headers, body).await?;
     let asked = async || Asked::of(&gateway, &name, &caller, parse(&bytes)?).await;
     let Some(keyed) = keyed else {
         let asked = asked().await?;
@@ -103,12 +99,11 @@ pub(crate) async fn redrive(
         let store = gateway.broker.store();
         let done = store.once(once, move |transaction| asked.clone().run(transaction));
         match done.await? {
-            Ok((Ok(redriven), Some(kept))) => {
+            Ok(Effect::Done(redriven, kept)) => {
                 gateway.broker.redriven(to_queue_id, &redriven).await;
                 Ok(answer(kept))
             }
-            Ok((Err(refusal), _)) => Err(refusal),
-            Ok((Ok(_), None)) => Err(Problem::dead_letter_not_found()),
+            Ok(Effect::Refused(refusal)) => Err(refusal),
             Err(seen) => answer_seen(seen),
         }
     };
@@ -116,7 +111,7 @@ pub(crate) async fn redrive(
 }
 
 /// What it came to in a transaction: the messages, each with its delay, or a refusal.
-type Ran = Effect<Result<Vec<store::Redriven>, Problem>>;
+type Ran = Effect<Vec<store::Redriven>, Problem>;
 
 /// What was asked for, made valid.
 #[derive(Debug, Clone)]
@@ -189,8 +184,8 @@ impl Asked {
         Box::pin(async move {
             let redriven = transaction.redrive(self.queue_id, &self.redrive).await?;
             Ok(match self.answer(&redriven) {
-                Ok(kept) => Effect::Done(Ok(redriven), kept),
-                Err(refusal) => Effect::Refused(Err(refusal)),
+                Ok(kept) => Effect::Done(redriven, kept),
+                Err(refusal) => Effect::Refused(refusal),
             })
         })
     }

@@ -12,9 +12,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{OneOfBuilder, RefOr, Schema, Type};
 
-use super::body::read_body;
-use super::extract::{InQueue, NoParams, Query, is_json, parse, wrong_content_type};
-use super::message_input::{content, present, unique_headers};
+use super::extract::{InQueue, NoParams, Query, parse, read_json};
+use super::message_input::{content, part_of, present, unique_headers};
 use super::problem::Problem;
 use super::settle::{lease_lost, open_receipt, out_of_order};
 use super::shapes::{Schemas, reference};
@@ -88,36 +87,13 @@ pub(crate) async fn reply_to_request(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
-        return Err(wrong_content_type("application/json"));
-    }
     // From here on the batcher has bounds of its own.
-    let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
+    let (bytes, _room) = read_json(&gateway.capacity, &parts.headers, body).await?;
     let input: ReplyInput<'_> = parse(&bytes)?;
-    let content = content(
-        &bytes,
-        "",
-        input.body,
-        input.body_base64,
-        input.content_type,
-    )?;
+    let json = input.body.map(|body| part_of(&bytes, body));
+    let content = content("", json, input.body_base64.as_deref(), input.content_type)?;
     let queue = gateway.queue(&name).await?;
-    let reply_message = Message {
-        content,
-        headers: input.headers,
-        key: None,
-        fair: None,
-        schema_version: None,
-        priority: 0,
-        delay: None,
-        deliver_at: None,
-        ttl: None,
-        dedup_id: None,
-        correlation_id: None,
-        reply_to: None,
-        traceparent: None,
-        tracestate: None,
-    };
+    let reply_message = Message::new(content, input.headers);
     // What its body and headers may be is as for a message.
     reply_message.check(queue.settings.max_message_bytes, "", (gateway.clock)())?;
     let lease = open_receipt(&gateway, &queue, &input.receipt)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -17,19 +18,18 @@ use utoipa::ToSchema;
 use super::body::read_body;
 use super::envelope::Waited;
 use super::extract::{InQueue, NoParams, Query};
-use super::idempotency::{Keyed, REPLAYED, answer_seen};
+use super::idempotency::{Keyed, REPLAYED, answered_before, first_answer};
 use super::message_input::{Described, MessageInput, demand_content_type, parsed};
 use super::prefer;
 use super::problem::Problem;
-use super::publish::store;
+use super::publish::{store, store_once};
 use super::queue_limits::{described, publish_quota};
 use super::replies::{ReplyView, write_reply};
 use super::schemas::check_schema;
-use super::told::tell_messages;
 use super::{Gateway, SharedGateway, reply, to_keep};
-use crate::batch::{Awaiting, NotPublished, PublishOnce, To};
+use crate::batch::Awaiting;
 use crate::domain::{self, Asked, Invalid, Message, MessageId, QueueName, Seconds};
-use crate::store::{Kept, Once, Publish, Refusal, ReplyRead, ReplyTo, SchemaOf, Seen};
+use crate::store::{self, Kept, Once, Publish, Queue, Reply, ReplyRead, ReplyTo, SchemaOf, Seen};
 
 /// A request that has no reply yet.
 #[derive(Debug, Serialize, ToSchema)]
@@ -43,6 +43,19 @@ pub(crate) struct PendingRequest {
 }
 
 impl PendingRequest {
+    /// What is kept under an idempotency key.
+    fn to_keep(publish: &Publish, published: &[store::Published]) -> Kept {
+        let message = publish.messages.first();
+        let correlation_id = message.and_then(|message| message.correlation_id.clone());
+        to_keep(
+            StatusCode::ACCEPTED,
+            &Self {
+                id: MessageId(published.first().map_or(0, |stored| stored.id)),
+                correlation_id: correlation_id.unwrap_or_default(),
+            },
+        )
+    }
+
     /// What was kept under an idempotency key.
     fn read(kept: &Kept) -> Option<Self> {
         #[derive(Deserialize)]
@@ -65,19 +78,10 @@ struct Published {
     to: ReplyTo,
     deadline: Instant,
     awaiting: Option<Awaiting>,
-    rest: Rest,
-}
-
-/// What is on every answer.
-struct Rest {
+    /// The reply, if it was there before.
+    found: Option<Arc<Reply>>,
+    /// What is on every answer.
     headers: HeaderMap,
-}
-
-impl Rest {
-    fn on(self, mut response: Response) -> Response {
-        response.headers_mut().extend(self.headers);
-        response
-    }
 }
 
 /// Publish a request
@@ -140,8 +144,10 @@ pub(crate) async fn request(
     let mut published = Box::pin(publish(&gateway, name, request, wait)).await?;
 
     let began = Instant::now();
-    let mut found = None;
-    if let Some(awaiting) = &mut published.awaiting {
+    let mut found = published.found.take();
+    if found.is_none()
+        && let Some(awaiting) = &mut published.awaiting
+    {
         let left = published.deadline.saturating_duration_since(began);
         found = awaiting.reply(time.min(left)).await;
         // Given in the last instant, or not heard of.
@@ -183,7 +189,8 @@ pub(crate) async fn request(
         }
     };
     response.extensions_mut().insert(Waited(waited));
-    Ok(prefer::with_applied(published.rest.on(response), wait))
+    response.headers_mut().extend(published.headers);
+    Ok(prefer::with_applied(response, wait))
 }
 
 /// Publishes, with somebody who waits if there is to be one.
@@ -195,19 +202,59 @@ async fn publish(
 ) -> Result<Published, Problem> {
     let (mut parts, body) = request.into_parts();
     demand_content_type(&parts.headers)?;
-    let keyed = Keyed::of(&mut parts, gateway).await?;
-    let queue = gateway.queue(&name).await?;
+    let Some(keyed) = Keyed::of(&mut parts, gateway).await? else {
+        let queue = gateway.queue(&name).await?;
+        let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
+        let (publish, mut published) = prepare(gateway, queue, &parts.headers, bytes, wait).await?;
+        let stored = store(gateway, &name, publish).await?;
+        published.id = stored.first().map_or(0, |stored| stored.id);
+        return Ok(published);
+    };
     let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
-    let kept_as =
-        keyed.map(|keyed| keyed.once("request", &[name.as_str()], &parts.headers, &bytes));
-    let mut read = parsed(&parts.headers, bytes)?;
+    let once = keyed.once("request", &[name.as_str()], &parts.headers, &bytes);
+    let before = match publish_once(gateway, &name, once, &parts.headers, bytes, wait).await {
+        Ok(Ok(published)) => return Ok(published),
+        Ok(Err(seen)) => first_answer(seen)?,
+        Err(refusal) => answered_before(gateway, once, refusal).await?,
+    };
+    asked_before(gateway, &before, wait).await
+}
+
+/// Publishes with an idempotency key; or what is known of the key.
+async fn publish_once(
+    gateway: &SharedGateway,
+    name: &QueueName,
+    once: Once,
+    headers: &HeaderMap,
+    bytes: Bytes,
+    wait: Option<u64>,
+) -> Result<Result<Published, Seen>, Problem> {
+    let queue = gateway.queue(name).await?;
+    let (publish, mut published) = prepare(gateway, queue, headers, bytes, wait).await?;
+    let stored = store_once(gateway, name, once, publish, PendingRequest::to_keep).await?;
+    Ok(stored.map(|stored| {
+        published.id = stored.ids.first().copied().unwrap_or(0);
+        published
+    }))
+}
+
+/// Reads and checks a request: what is to be published, and what is known of it
+/// before.
+async fn prepare(
+    gateway: &SharedGateway,
+    queue: Arc<Queue>,
+    headers: &HeaderMap,
+    bytes: Bytes,
+    wait: Option<u64>,
+) -> Result<(Publish, Published), Problem> {
+    let mut read = parsed(headers, bytes)?;
     let (Some(one), true) = (read.pop(), read.is_empty()) else {
         return Err(Problem::invalid(
             "/messages",
             "one request at a time: send its fields",
         ));
     };
-    one.routing.refuse()?;
+    one.refuse_routing()?;
     let timeout = check_timeout(&one)?;
     let mut message = one.message;
     refuse_what_is_the_gateways(&message)?;
@@ -218,7 +265,7 @@ async fn publish(
         Box::pin(check_schema(gateway, of, version, one)).await?;
     }
     let now = gateway.broker.store().now().await?;
-    let asked = Asked::new(rand::random(), name.clone(), timeout, now);
+    let asked = Asked::new(rand::random(), queue.name.clone(), timeout, now);
     let correlation_id = gateway.requests.seal(&asked);
     message.correlation_id = Some(correlation_id.clone());
     message.ttl = Some(timeout);
@@ -228,101 +275,57 @@ async fn publish(
     let quota = publish_quota(&queue.settings.rate_limit);
     let standing = gateway.limits.queues.publish(&queue, 1)?;
     let to = ReplyTo::from(&asked);
-    // Before anybody can answer.
-    let awaiting =
-        (prefer::time(wait) > Duration::ZERO).then(|| gateway.broker.replies().await_reply(to));
-    let messages = Arc::new(vec![message]);
-    let publish = Publish { queue, messages };
-    let rest = described(Response::default(), quota, standing);
-    let stored = match kept_as {
-        None => {
-            let stored = store(gateway, &name, publish).await?;
-            stored.iter().map(|stored| stored.id).collect()
-        }
-        Some(kept_as) => match store_once(gateway, &name, kept_as, publish).await? {
-            Ok(id) => vec![id],
-            Err(before) => return asked_before(gateway, &before, rest, wait).await,
-        },
-    };
-    Ok(Published {
-        id: stored.first().copied().unwrap_or(0),
+    let published = Published {
+        id: 0,
         correlation_id,
         to,
         deadline: Instant::now() + timeout.to_duration(),
-        awaiting,
-        rest: Rest {
-            headers: rest.into_parts().0.headers,
-        },
-    })
+        // Before anybody can answer.
+        awaiting: awaiting(gateway, to, wait),
+        found: None,
+        headers: described(Response::default(), quota, standing)
+            .into_parts()
+            .0
+            .headers,
+    };
+    let messages = Arc::new(vec![message]);
+    Ok((Publish { queue, messages }, published))
 }
 
-/// Publishes a request with an idempotency key: its id, or what was answered before.
-async fn store_once(
-    gateway: &Gateway,
-    name: &QueueName,
-    once: Once,
-    publish: Publish,
-) -> Result<Result<i64, PendingRequest>, Problem> {
-    let to = To::Queue(publish, |publish, published| {
-        let message = publish.messages.first();
-        to_keep(
-            StatusCode::ACCEPTED,
-            &PendingRequest {
-                id: MessageId(published.first().map_or(0, |stored| stored.id)),
-                correlation_id: message
-                    .and_then(|message| message.correlation_id.clone())
-                    .unwrap_or_default(),
-            },
-        )
-    });
-    match gateway
-        .broker
-        .publish_once(PublishOnce { once, to })
-        .await?
-    {
-        Ok(published) => {
-            tell_messages(published.ids.iter().copied());
-            Ok(Ok(published.ids.first().copied().unwrap_or(0)))
-        }
-        Err(NotPublished::Seen(Seen::Answered(kept))) => {
-            let before = PendingRequest::read(&kept);
-            let before =
-                before.ok_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
-            Ok(Err(before))
-        }
-        Err(NotPublished::Seen(seen)) => Err(answer_seen(seen)
-            .err()
-            .unwrap_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))),
-        Err(NotPublished::Queue(Refusal::Full { max_ready })) => {
-            Err(Problem::queue_full(name, max_ready))
-        }
-        Err(_) => Err(Problem::queue_not_found(name)),
-    }
+fn awaiting(gateway: &Gateway, to: ReplyTo, wait: Option<u64>) -> Option<Awaiting> {
+    (prefer::time(wait) > Duration::ZERO).then(|| gateway.broker.replies().await_reply(to))
 }
 
 /// A request that was published before, under the same idempotency key: who sends it
 /// again waits for the reply to the first.
 async fn asked_before(
     gateway: &Gateway,
-    before: &PendingRequest,
-    rest: Response,
+    before: &Kept,
     wait: Option<u64>,
 ) -> Result<Published, Problem> {
+    let unreadable = || Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR);
+    let before = PendingRequest::read(before).ok_or_else(unreadable)?;
     let asked = gateway.requests.open(&before.correlation_id);
-    let asked = asked.ok_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+    let asked = asked.ok_or_else(unreadable)?;
     let to = ReplyTo::from(&asked);
-    let awaiting =
-        (prefer::time(wait) > Duration::ZERO).then(|| gateway.broker.replies().await_reply(to));
+    let awaiting = awaiting(gateway, to, wait);
+    // It may have come long ago, and nobody tells of it again.
+    let found = match &awaiting {
+        Some(_) => match gateway.broker.replies().read(to).await? {
+            ReplyRead::There(reply) => Some(reply),
+            ReplyRead::Pending | ReplyRead::Over => None,
+        },
+        None => None,
+    };
     let left = asked.over_at - gateway.broker.store().now().await?;
-    let mut headers = rest.into_parts().0.headers;
-    headers.insert(REPLAYED, HeaderValue::from_static("true"));
     Ok(Published {
         id: before.id.0,
-        correlation_id: before.correlation_id.clone(),
+        correlation_id: before.correlation_id,
         to,
         deadline: Instant::now() + left.to_std().unwrap_or_default(),
         awaiting,
-        rest: Rest { headers },
+        found,
+        headers: HeaderMap::from_iter([(REPLAYED, HeaderValue::from_static("true"))]),
     })
 }
 
@@ -332,7 +335,7 @@ fn check_timeout(one: &Described) -> Result<Seconds, Problem> {
         Ok(timeout)
     } else {
         Err(Problem::invalid(
-            &one.routing.timeout_at,
+            one.place("timeout_seconds"),
             "must be from 0.001 to 3600 (an hour)",
         ))
     }

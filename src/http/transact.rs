@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::Caller;
-use super::body::read_body;
 use super::claims::claim_lost;
-use super::extract::{NoParams, Object, Query, is_json, parse, wrong_content_type};
+use super::extract::{NoParams, Object, Query, parse, read_json};
 use super::idempotency::{Keyed, answer, answer_seen, unless_answered};
 use super::message_input::MessageInput;
 use super::problem::Problem;
@@ -193,16 +192,10 @@ pub(crate) async fn transact(
     let (mut parts, body) = request.into_parts();
     let keyed = Keyed::of(&mut parts, &gateway).await?;
     let headers = &parts.headers;
-    if !is_json(headers) {
-        return Err(wrong_content_type("application/json"));
-    }
-    let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
+    let (bytes, _room) = read_json(&gateway.capacity, headers, body).await?;
     let once = keyed.map(|keyed| keyed.once("transact", &[], headers, &bytes));
     let result = run(&gateway, &caller, headers, &bytes, once).await;
-    match once {
-        Some(once) => unless_answered(&gateway, once, result).await,
-        None => result,
-    }
+    unless_answered(&gateway, once, result).await
 }
 
 async fn run(

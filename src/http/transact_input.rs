@@ -293,7 +293,7 @@ fn described(
     };
     let described = message.message(bytes, format!("{at}/message"), trace)?;
     if matches!(target, Target::Queue(_)) {
-        described.routing.refuse()?;
+        described.refuse_routing()?;
     }
     let routing_key = routing_key(&described)?;
     Ok((target, described, routing_key))

@@ -35,8 +35,6 @@ pub struct Once {
 pub struct Kept {
     /// The HTTP status, of success.
     pub status: u16,
-    /// Where to look for what it made, if the answer said so.
-    pub location: Option<String>,
     /// Byte for byte.
     pub body: Vec<u8>,
 }
@@ -56,11 +54,11 @@ pub enum Seen {
 
 /// What came of it.
 #[derive(Debug)]
-pub enum Effect<T> {
-    /// It has had an effect, and this is the answer to keep.
+pub enum Effect<T, R> {
+    /// It has had an effect, and this is the answer that is kept.
     Done(T, Kept),
     /// It was refused: as if it had not been asked for.
-    Refused(T),
+    Refused(R),
 }
 
 impl Once {
@@ -74,7 +72,6 @@ impl Once {
         }
         Ok(Some(Seen::Answered(Kept {
             status: u16::try_from(row.try_get::<i16, _>("status")?).unwrap_or(200),
-            location: row.try_get("location")?,
             body: row.try_get("answer")?,
         })))
     }
@@ -130,7 +127,6 @@ impl Transaction {
             .bind(column(|once| &once.digest))
             .bind(column(|once| &once.fingerprint))
             .bind(kept().map(|k| k.status.cast_signed()).collect::<Vec<_>>())
-            .bind(kept().map(|k| k.location.as_deref()).collect::<Vec<_>>())
             .bind(kept().map(|k| &k.body[..]).collect::<Vec<_>>());
         let rows = self.on()?.fetch_all(query).await?;
         if rows.len() == answers.len() {
@@ -148,15 +144,15 @@ impl Store {
     /// # Errors
     /// Any; of [`Error::Unavailable`] it is not known whether it took effect. The
     /// same request may be sent again.
-    pub async fn once<T: Send + 'static>(
+    pub async fn once<T: Send + 'static, R: Send + 'static>(
         &self,
         once: Once,
-        effect: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<Effect<T>, Error>>
+        effect: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<Effect<T, R>, Error>>
         + Clone
         + Send
         + Sync
         + 'static,
-    ) -> Result<Result<(T, Option<Kept>), Seen>, Error> {
+    ) -> Result<Result<Effect<T, R>, Seen>, Error> {
         self.transaction(move |transaction| {
             let effect = effect.clone();
             Box::pin(async move {
@@ -168,9 +164,9 @@ impl Store {
                 match effect(transaction).await? {
                     Effect::Done(done, kept) => {
                         transaction.keep(&[(once, &kept)]).await?;
-                        Ok(End::Commit(Ok((done, Some(kept)))))
+                        Ok(End::Commit(Ok(Effect::Done(done, kept))))
                     }
-                    Effect::Refused(refused) => Ok(End::Rollback(Ok((refused, None)))),
+                    refused @ Effect::Refused(_) => Ok(End::Rollback(Ok(refused))),
                 }
             })
         })

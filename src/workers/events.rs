@@ -116,25 +116,13 @@ fn message(topology: &Topology, event: &Event, queue: Option<&QueueName>) -> Opt
     let routing_key = RoutingKey::parse(event.name(), "routing_key").ok()?;
     let route = topology.route(&Candidate::new(routing_key.as_str(), &headers, Some(&body)));
     Some(Routed {
-        message: Message {
-            content: Content {
+        message: Message::new(
+            Content {
                 body: body.into(),
                 content_type: None,
             },
             headers,
-            key: None,
-            fair: None,
-            priority: 0,
-            delay: None,
-            deliver_at: None,
-            ttl: None,
-            dedup_id: None,
-            correlation_id: None,
-            reply_to: None,
-            traceparent: None,
-            tracestate: None,
-            schema_version: None,
-        },
+        ),
         routing_key,
         route,
     })

@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::domain::{
-    self, CatchUp, Content, Cron, HEADER_PREFIX, Headers, Limits, Message, QueueName, RoutingKey,
+    self, CatchUp, Cron, HEADER_PREFIX, Headers, Limits, Message, QueueName, RoutingKey,
     ScheduleSettings, Seconds, Target,
 };
 use crate::http::extract::object;
-use crate::http::message_input::unique_headers;
+use crate::http::message_input::{content, unique_headers};
 use crate::http::problem::Problem;
 use crate::http::shapes;
 use crate::http::whole::whole;
@@ -256,48 +256,20 @@ impl ScheduledMessage {
                 "names that begin with postrider- are the gateway's",
             );
         }
-        let content = match (self.body, self.body_base64, self.content_type) {
-            (Some(_), Some(_), _) => return invalid("body_base64", "not together with body"),
-            (Some(_), None, Some(_)) => {
-                return invalid("content_type", "only with body_base64: body is JSON");
-            }
-            (Some(body), None, None) => Content {
-                body: String::from(Box::<str>::from(body)).into(),
-                content_type: None,
-            },
-            (None, Some(base64), content_type) => {
-                let Ok(bytes) = STANDARD.decode(base64.as_bytes()) else {
-                    return invalid("body_base64", "is not base64");
-                };
-                let octets = || "application/octet-stream".to_owned();
-                Content {
-                    body: bytes.into(),
-                    content_type: Some(content_type.unwrap_or_else(octets)),
-                }
-            }
-            (None, None, _) => {
-                return invalid(
-                    "body",
-                    "is missing: send body (any JSON value) or body_base64",
-                );
-            }
-        };
+        let body = self
+            .body
+            .map(|body| String::from(Box::<str>::from(body)).into());
+        let base64 = self.body_base64.as_deref();
+        let content = content("/message", body, base64, self.content_type)?;
         Ok(Message {
-            content,
-            headers: self.headers,
             key: self.key,
-            fair: None,
             // Out of range either way, and checked with the rest.
             priority: i16::try_from(self.priority).unwrap_or(-1),
             delay: self.delay_seconds,
-            deliver_at: None,
             ttl: self.ttl_seconds,
-            dedup_id: None,
             correlation_id: self.correlation_id,
             reply_to: self.reply_to,
-            traceparent: None,
-            tracestate: None,
-            schema_version: None,
+            ..Message::new(content, self.headers)
         })
     }
 }

@@ -1,5 +1,6 @@
 //! `POST .../webhook/resend`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -9,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::{Limits, MessageId, QueueName};
-use crate::http::body::read_body;
-use crate::http::extract::{InQueue, NoParams, Query, is_json, parse, wrong_content_type};
+use crate::http::extract::{InQueue, NoParams, Query, parse, read_json};
 use crate::http::idempotency::{Keyed, answer, answer_seen, unless_answered};
 use crate::http::problem::Problem;
 use crate::http::{Gateway, SharedGateway, to_keep};
@@ -94,10 +94,7 @@ pub(crate) async fn resend_webhook(
     let (mut parts, body) = request.into_parts();
     let keyed = Keyed::of(&mut parts, &gateway).await?;
     let headers = &parts.headers;
-    if !is_json(headers) {
-        return Err(wrong_content_type("application/json"));
-    }
-    let (bytes, _room) = read_body(&gateway.capacity, headers, body).await?;
+    let (bytes, _room) = read_json(&gateway.capacity, headers, body).await?;
     let Some(keyed) = keyed else {
         return resend(&gateway, &name, &bytes, None).await;
     };
@@ -131,12 +128,12 @@ async fn resend(
                 Box::pin(async move {
                     let resent = transaction.resend(queue_id, &known(&wanted)).await?;
                     let (done, kept) = write(&wanted, resent);
-                    Ok(Effect::Done(done, kept))
+                    Ok(Effect::<_, Infallible>::Done(done, kept))
                 })
             });
             match done.await? {
-                Ok((done, Some(kept))) => (done, kept),
-                Ok((_, None)) => return Err(Problem::message_not_found()),
+                Ok(Effect::Done(done, kept)) => (done, kept),
+                Ok(Effect::Refused(never)) => match never {},
                 Err(seen) => return answer_seen(seen),
             }
         }

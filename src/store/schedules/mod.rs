@@ -259,24 +259,19 @@ fn schedule(row: &PgRow) -> Result<Schedule, Error> {
         let millis: Option<i64> = row.try_get(column)?;
         Ok(millis.map(Seconds::from_millis))
     };
+    let content = Content {
+        body: body.into(),
+        content_type: row.try_get("content_type")?,
+    };
+    let headers = headers.map(|headers| headers.0).unwrap_or_default();
     let message = Message {
-        content: Content {
-            body: body.into(),
-            content_type: row.try_get("content_type")?,
-        },
-        headers: headers.map(|headers| headers.0).unwrap_or_default(),
         key: row.try_get("key")?,
-        fair: None,
         priority: row.try_get("priority")?,
         delay: seconds("delay_ms")?,
-        deliver_at: None,
         ttl: seconds("ttl_ms")?,
-        dedup_id: None,
         correlation_id: row.try_get("correlation_id")?,
         reply_to: row.try_get("reply_to")?,
-        traceparent: None,
-        tracestate: None,
-        schema_version: None,
+        ..Message::new(content, headers)
     };
     let code: Option<String> = row.try_get("last_error_code")?;
     let last_error = match code {

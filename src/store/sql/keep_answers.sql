@@ -7,15 +7,14 @@
 --
 -- Index: idempotency_pkey. Locks: none that anybody waits for, by the keys.
 INSERT INTO postrider.idempotency AS k
-    (digest, day, fingerprint, status, location, answer, expires_at)
+    (digest, day, fingerprint, status, answer, expires_at)
 SELECT
-    i.digest, (now() AT TIME ZONE 'UTC')::date, i.fingerprint, i.status, i.location, i.answer,
+    i.digest, (now() AT TIME ZONE 'UTC')::date, i.fingerprint, i.status, i.answer,
     now() + interval '24 hours'
-FROM unnest($1::bytea[], $2::bytea[], $3::smallint[], $4::text[], $5::bytea[])
-    AS i (digest, fingerprint, status, location, answer)
+FROM unnest($1::bytea[], $2::bytea[], $3::smallint[], $4::bytea[])
+    AS i (digest, fingerprint, status, answer)
 ON CONFLICT (digest, day) DO UPDATE
     SET fingerprint = excluded.fingerprint, status = excluded.status,
-        location = excluded.location, answer = excluded.answer,
-        expires_at = excluded.expires_at
+        answer = excluded.answer, expires_at = excluded.expires_at
     WHERE k.expires_at <= now()
 RETURNING 1

@@ -3,5 +3,5 @@
 -- advisory lock of each. Nobody waits for a lock.
 --
 -- Index: idempotency_pkey once a key and day.
-SELECT ord, taken, fingerprint, status, location, answer
+SELECT ord, taken, fingerprint, status, answer
 FROM postrider.take_idempotency_keys($1::bytea[], $2::bigint[])

@@ -101,8 +101,8 @@ async fn requests_on_either_side_of_midnight_have_one_effect() {
         .unwrap();
     execute(&app.database, "DELETE FROM postrider.idempotency").await;
     let put_back = "INSERT INTO postrider.idempotency
-        (digest, day, fingerprint, status, location, answer, expires_at)
-        SELECT digest, day - 1, fingerprint, status, location, answer, expires_at FROM aside";
+        (digest, day, fingerprint, status, answer, expires_at)
+        SELECT digest, day - 1, fingerprint, status, answer, expires_at FROM aside";
     before.execute(put_back).await.unwrap();
     keyed(&app, MESSAGES, "a", &body)
         .await

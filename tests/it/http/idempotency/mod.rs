@@ -3,6 +3,7 @@
 mod keys;
 mod lives;
 mod publishes;
+mod requests;
 
 use reqwest::Method;
 use serde_json::Value;
