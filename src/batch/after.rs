@@ -36,12 +36,6 @@ impl After {
         self.turns.pass(turns).await;
     }
 
-    /// Messages were published to a queue; the turns that may have come.
-    pub(super) fn published(&self, publish: &Publish, messages: &[Published]) -> Vec<Turn> {
-        self.wake(publish.queue.id, messages);
-        turns_of(publish, messages)
-    }
-
     /// Wakes receivers for messages that were published to a queue, at once or at their
     /// time.
     pub(super) fn wake(&self, queue_id: i64, messages: &[Published]) {
@@ -62,7 +56,7 @@ impl After {
         any_ready
     }
 
-    /// The gateway itself has published, in a transaction.
+    /// Messages were published in a transaction.
     pub(super) async fn arrived(&self, store: &Store, arrived: Arrived) {
         let mut turns = arrived.turns;
         // Each queue is looked at once.

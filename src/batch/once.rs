@@ -12,8 +12,8 @@ use super::Batcher;
 use super::after::After;
 use super::requests::ONCE;
 use crate::store::{
-    Bounds, End, Error, Fed, Kept, Once, Publish, PublishTopic, Published, Refusal, Seen, Store,
-    TopicPublished, TopicRefusal, Transaction, Turn,
+    Arrived, End, Error, Kept, Once, Publish, PublishTopic, Published, Refusal, Seen, Store,
+    TopicPublished, TopicRefusal, Transaction,
 };
 
 /// A publish that is to have its effect once.
@@ -61,10 +61,7 @@ pub enum NotPublished {
 #[derive(Debug, Default)]
 struct Done {
     results: Vec<Option<PublishOnceResult>>,
-    published: Vec<(Publish, Vec<Published>)>,
-    fed: Vec<Fed>,
-    turns: Vec<Turn>,
-    bounds: Vec<Bounds>,
+    arrived: Arrived,
 }
 
 /// Starts them.
@@ -98,13 +95,7 @@ async fn publish(
         .metrics()
         .publish_once
         .record(done.results.len(), began);
-    let mut turns = done.turns;
-    for (publish, published) in &done.published {
-        turns.extend(after.published(publish, published));
-    }
-    after.fed(&done.fed);
-    turns.extend(after.drop_overflow(store, done.bounds).await);
-    after.pass(turns).await;
+    after.arrived(store, done.arrived).await;
     let missing = || Err(NotPublished::Seen(Seen::Running));
     let results = done.results.into_iter();
     Ok(results.map(|r| r.unwrap_or_else(missing)).collect())
@@ -140,13 +131,13 @@ async fn run(transaction: &mut Transaction, items: &[PublishOnce]) -> Result<Don
     }
     if !to_queues.is_empty() {
         let (results, bounds) = transaction.publish(&to_queues).await?;
-        done.bounds.push(bounds);
+        done.arrived.bounds.push(bounds);
         for (((at, answer), publish), result) in queues.into_iter().zip(&to_queues).zip(results) {
             done.results[at] = Some(match result {
                 Ok(published) => {
                     let ids = published.iter().map(|m| m.id).collect();
                     let kept = answer(publish, &published);
-                    done.published.push((publish.clone(), published));
+                    done.arrived.queues.push((publish.clone(), published));
                     Ok(PublishedOnce { ids, kept })
                 }
                 Err(refusal) => Err(NotPublished::Queue(refusal)),
@@ -155,9 +146,9 @@ async fn run(transaction: &mut Transaction, items: &[PublishOnce]) -> Result<Don
     }
     if !to_topics.is_empty() {
         let (fed, bounds) = transaction.publish_topic(&to_topics).await?;
-        done.fed = fed.fed;
-        done.turns = fed.turns;
-        done.bounds.push(bounds);
+        done.arrived.fed = fed.fed;
+        done.arrived.turns = fed.turns;
+        done.arrived.bounds.push(bounds);
         for ((at, answer), result) in topics.into_iter().zip(fed.results) {
             done.results[at] = Some(match result {
                 Ok(published) => Ok(PublishedOnce {

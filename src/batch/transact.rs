@@ -12,7 +12,7 @@ use super::once::PublishedOnce;
 use super::requests::TRANSACTIONS;
 use super::{Batcher, Settling, plan};
 use crate::store::{
-    End, Error, Kept, Once, Queue, Refused, Seen, Steps, Store, Transacted, Transaction,
+    Arrived, End, Error, Kept, Once, Queue, Refused, Seen, Steps, Store, Transacted, Transaction,
 };
 
 /// Steps to be done together, or not at all.
@@ -148,14 +148,10 @@ async fn run(
     Ok(Ok((done, kept)))
 }
 
-/// The one place for what follows the commit of a transaction.
+/// What follows the commit of a transaction.
 async fn follow(store: &Store, after: &After, request: &Transact, done: Transacted) {
     let steps = &request.steps;
     let mut turns = done.turns;
-    for (publish, published) in steps.to_queues.iter().zip(&done.to_queues) {
-        turns.extend(after.published(publish, std::slice::from_ref(published)));
-    }
-    after.fed(&done.fed);
     for queue in &request.acked {
         let acks = steps.acks.iter().filter(|lease| lease.queue_id == queue.id);
         turns.extend(queue.turns_of(acks.map(|lease| lease.message_id)));
@@ -165,6 +161,12 @@ async fn follow(store: &Store, after: &After, request: &Transact, done: Transact
         let ended = (nack.lease.message_id, nack.disposition);
         turns.extend(after.settled(queue, std::iter::once(ended)));
     }
-    turns.extend(after.drop_overflow(store, done.bounds).await);
-    after.pass(turns).await;
+    let published = done.to_queues.into_iter().map(|message| vec![message]);
+    let arrived = Arrived {
+        queues: steps.to_queues.iter().cloned().zip(published).collect(),
+        fed: done.fed,
+        turns,
+        bounds: done.bounds,
+    };
+    after.arrived(store, arrived).await;
 }

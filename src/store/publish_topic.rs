@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::{Bound, Bounds, Overflowed, duplicates, place, push_rare, sparse};
+use super::publish::{Bounds, Overflowed, duplicates, place, push_rare, sparse};
 use super::topology::{Binding, Route};
 use super::{Error, Store, Topology, Turn, statements, transaction::On};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
@@ -159,14 +159,7 @@ impl Store {
             .zip(&results)
             .filter(|(_, result)| result.is_ok())
             .flat_map(|(request, _)| targets(request))
-            .filter(|binding| binding.overflow == Overflow::DropOldest)
-            .filter_map(|binding| {
-                let bound = Bound {
-                    max_ready: binding.max_ready?,
-                    has_lines: binding.ordered || binding.fair_seen,
-                };
-                Some((binding.queue_id, bound))
-            })
+            .filter_map(|binding| Some((binding.queue_id, binding.bound()?)))
             .collect();
         let overflowed = Vec::new();
         let fed = TopicsFed {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::publish::Bound;
 use super::subscriptions::filter;
 use super::topics::{Topic, name, topic};
 use super::{Error, Store, statements};
@@ -60,6 +61,19 @@ pub struct Binding {
     pub fair_seen: bool,
     /// The subscription's internal id and version: what the filter is of.
     compiled_of: (i64, i64),
+}
+
+impl Binding {
+    /// What the queue may hold, if it drops what is over that.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        if self.overflow != Overflow::DropOldest {
+            return None;
+        }
+        Some(Bound {
+            max_ready: self.max_ready?,
+            has_lines: self.ordered || self.fair_seen,
+        })
+    }
 }
 
 /// Where a message goes.
