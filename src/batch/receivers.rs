@@ -241,7 +241,7 @@ impl Inner {
     pub(super) fn fair_after(&self, queue_id: i64) -> String {
         let lines = self.lock();
         let after = lines.fair_after.get(&queue_id);
-        after.map(|key| key.to_string()).unwrap_or_default()
+        after.map(ToString::to_string).unwrap_or_default()
     }
 
     pub(super) fn set_fair_after(&self, queue_id: i64, key: String) {
