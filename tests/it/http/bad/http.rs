@@ -201,7 +201,8 @@ fn two_meanings() -> Vec<Row> {
         "Nul: a\0b",
     ] {
         let headers = format!("Content-Type: application/json\r\n{headers}");
-        rows.push(raw(publish(&headers, MESSAGE)).rejected(&[400]));
+        let row = raw(publish(&headers, MESSAGE)).rejected(&[400]);
+        rows.push(row.closed());
     }
     for line in [
         "GET",
@@ -210,7 +211,8 @@ fn two_meanings() -> Vec<Row> {
         "GET /li vez HTTP/1.1",
         "\0\0\0",
     ] {
-        rows.push(raw(format!("{line}\r\n\r\n")).rejected(&[400, 505]));
+        let row = raw(format!("{line}\r\n\r\n")).rejected(&[400, 505]);
+        rows.push(row.closed());
     }
     rows
 }
