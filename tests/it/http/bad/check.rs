@@ -71,7 +71,15 @@ async fn furnish(gateway: &Gateway) -> There {
         .await;
     gateway.queue("checked", json!({})).await;
     let schema = json!({"schema": {"type": "integer"}});
-    let put = gateway.put("/v1/queues/checked/schema", schema).await;
+    let put = gateway.put("/v1/queues/checked/schema", &schema).await;
+    put.expect(StatusCode::CREATED);
+    gateway.topic("checked", json!({})).await;
+    let put = gateway.put("/v1/topics/checked/schema", schema).await;
+    put.expect(StatusCode::CREATED);
+    // Paused: whenever this runs, it does not fire.
+    let yearly = json!({"cron": "@yearly", "queue": "orders", "message": {"body": 1},
+        "paused": true});
+    let put = gateway.put("/v1/schedules/yearly", yearly).await;
     put.expect(StatusCode::CREATED);
     let revived = revived(gateway).await;
     pushed(gateway).await;

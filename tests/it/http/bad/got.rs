@@ -39,6 +39,8 @@ pub(super) struct Got {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     pub(super) text: String,
+    /// How many there were on the connection, of bytes over a socket.
+    pub(super) answers: usize,
     /// From the connection to the last byte.
     pub(super) took: Duration,
 }
@@ -94,6 +96,7 @@ impl Got {
                 .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
                 .collect(),
             text: text.to_owned(),
+            answers: answer.matches("HTTP/1.1 ").count(),
             ..Self::default()
         }
     }

@@ -1,56 +1,38 @@
 //! Bodies that are not JSON, or of another shape.
 
 use reqwest::{Method, StatusCode};
+use serde_json::{Map, Value};
 
 use super::MESSAGES;
-use super::check::check;
+use super::check::{There, check};
 use super::table::{Row, post, send};
+use super::walk::{Operation, walk};
 use crate::support::{Answer, App};
 
-/// Every operation that takes JSON, with something that it would accept.
-const OPERATIONS: [(&str, &str, &str); 11] = [
-    ("PUT", "/v1/queues/orders", r#"{"lease_seconds": 30}"#),
-    ("PATCH", "/v1/queues/orders", r#"{"lease_seconds": 30}"#),
-    (
-        "POST",
-        "/v1/queues/orders/purge",
-        r#"{"dead_letters": false}"#,
-    ),
-    ("POST", "/v1/queues/orders/unblock", r#"{"keys": ["k"]}"#),
-    ("POST", MESSAGES, r#"{"body": 1}"#),
-    (
-        "POST",
-        "/v1/queues/orders/receive",
-        r#"{"max_messages": 1}"#,
-    ),
-    ("POST", "/v1/queues/orders/ack", r#"{"receipts": ["r"]}"#),
-    ("POST", "/v1/queues/orders/nack", r#"{"receipts": ["r"]}"#),
-    ("POST", "/v1/queues/orders/extend", r#"{"receipts": ["r"]}"#),
-    (
-        "POST",
-        "/v1/queues/orders/dead-letters/redrive",
-        r#"{"ids": ["i"]}"#,
-    ),
-    (
-        "PUT",
-        "/v1/queues/orders/webhook",
-        r#"{"max_in_flight": 3}"#,
-    ),
-];
+/// Every operation that takes JSON, with a type and a body that it would accept.
+fn operations(there: &There) -> Vec<(Operation, String, String)> {
+    let mut operations = Vec::new();
+    for operation in walk(there) {
+        for (content_type, body) in operation.bodies.clone() {
+            operations.push((operation.clone(), content_type, body));
+        }
+    }
+    assert!(operations.len() > 35, "{}", operations.len());
+    operations
+}
 
-/// A publish reads its body once it knows the queue, which says how long it may
-/// be.
-fn maybe_away(row: Row, path: &str) -> Row {
-    if path == MESSAGES {
+/// What may be bytes is read once it is known how many it may be.
+fn maybe_away(row: Row, takes_bytes: bool) -> Row {
+    if takes_bytes {
         row.needs_postgres()
     } else {
         row
     }
 }
 
-fn malformed() -> Vec<Row> {
+fn malformed(there: &There) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (method, path, good) in OPERATIONS {
+    for (operation, content_type, good) in operations(there) {
         let good = good.as_bytes();
         let deep = format!(r#"{{"body": {}1{}}}"#, "[".repeat(128), "]".repeat(128));
         let deep_behind_a_number = format!(
@@ -77,58 +59,57 @@ fn malformed() -> Vec<Row> {
             "[".repeat(1_000_000).into_bytes(),
         ];
         // A request whose body may be left out is fine without.
-        let takes_none = path.ends_with("/purge")
-            || path.ends_with("/receive")
-            || (method, path) == ("PUT", "/v1/queues/orders");
-        let empty = (!takes_none).then(Vec::new);
+        let empty = operation.needs_body.then(Vec::new);
         for bytes in malformed.into_iter().chain(empty) {
-            let row = send(method, path)
-                .json(bytes)
-                .refused(400, "malformed-json");
-            rows.push(maybe_away(row, path));
+            let row = send(&operation.method, operation.path()).typed(&content_type, bytes);
+            let row = row.refused(400, "malformed-json");
+            rows.push(maybe_away(row, operation.takes_bytes()));
         }
     }
     rows
 }
 
-fn other_shapes() -> Vec<Row> {
+/// A field of a body that could be of another type than an object.
+fn plain_field(fields: &Map<String, Value>) -> Option<&String> {
+    let mut fields = fields.iter();
+    let is_any = |name: &str| matches!(name, "body" | "schema");
+    fields
+        .find(|(name, value)| !value.is_object() && !is_any(name))
+        .map(|(name, _)| name)
+}
+
+fn other_shapes(there: &There) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (method, path, good) in OPERATIONS {
-        let (name, value) = good[1..good.len() - 1].split_once(": ").unwrap();
-        let field = name.trim_matches('"');
-        let wrong_type = format!(r#"{{{name}: {{"a": 1}}}}"#);
-        let cases = [
-            (
-                format!(r#"{{{name}: {value}, "colour": 1}}"#),
-                "/colour".to_owned(),
-            ),
-            (
-                format!("{{{name}: {value}, {name}: {value}}}"),
-                String::new(),
-            ),
-            (wrong_type, format!("/{field}")),
-            ("null".to_owned(), String::new()),
-            ("17".to_owned(), String::new()),
-            ("\"text\"".to_owned(), String::new()),
-            (format!("[{good}]"), String::new()),
-            ("[]".to_owned(), String::new()),
+    for (operation, content_type, good) in operations(there) {
+        let fields: Map<String, Value> = serde_json::from_str(&good).unwrap();
+        let (name, value) = fields.iter().next().unwrap();
+        let unknown = format!(r#"{},"colour": 1}}"#, &good[..good.len() - 1]);
+        let twice = format!(r#"{{"{name}": {value},{}"#, &good[1..]);
+        // A patch is a patch of something, unless it is no patch at all.
+        let is_patch = operation.method == "PATCH";
+        let mut cases = vec![
+            (unknown, "/colour".to_owned(), is_patch),
+            (twice, String::new(), false),
         ];
-        for (json, pointer) in cases {
-            if field == "body" && json.contains(r#"{"a": 1}"#) {
-                continue; // any value is a body
-            }
-            let row = send(method, path).json(json.clone()).invalid(pointer);
-            // A patch is a patch of something, unless it is no patch at all.
-            let is_patch = method == "PATCH" && json.starts_with('{') && !json.ends_with("30}");
-            let row = if is_patch { row.needs_postgres() } else { row };
-            rows.push(maybe_away(row, path));
+        if let Some(field) = plain_field(&fields) {
+            let mut wrong = fields.clone();
+            wrong[field] = serde_json::json!({"a": 1});
+            let wrong = Value::from(wrong).to_string();
+            cases.push((wrong, format!("/{field}"), is_patch));
+        }
+        let wholes = ["null", "17", "\"text\"", "true", "[]", &format!("[{good}]")];
+        cases.extend(wholes.map(|json| (json.to_owned(), String::new(), false)));
+        for (json, pointer, is_of_something) in cases {
+            let row = send(&operation.method, operation.path()).typed(&content_type, json);
+            let row = row.invalid(pointer);
+            rows.push(maybe_away(row, is_of_something || operation.takes_bytes()));
         }
     }
     rows
 }
 
 /// Method, path, a body with something wrong inside, and where that is.
-const WRONG_INSIDE: [(&str, &str, &str, &str); 19] = [
+const WRONG_INSIDE: [(&str, &str, &str, &str); 22] = [
     (
         "PUT",
         "/v1/queues/orders",
@@ -238,6 +219,24 @@ const WRONG_INSIDE: [(&str, &str, &str, &str); 19] = [
         r#"{"filter": {"x": 1}}"#,
         "/filter/x",
     ),
+    (
+        "POST",
+        "/v1/queues/orders/dead-letters/redrive",
+        r#"{"ids": {"a": 1}}"#,
+        "/ids",
+    ),
+    (
+        "POST",
+        "/v1/queues/orders/nack",
+        r#"{"receipts": {"a": 1}}"#,
+        "/receipts",
+    ),
+    (
+        "POST",
+        "/v1/queues/orders/extend",
+        r#"{"receipts": {"a": 1}}"#,
+        "/receipts",
+    ),
 ];
 
 fn wrong_inside() -> Vec<Row> {
@@ -248,18 +247,22 @@ fn wrong_inside() -> Vec<Row> {
             if *method == "PATCH" && !json.contains("\"jitter\": 1") && !json.contains("1e999") {
                 row.needs_postgres()
             } else {
-                maybe_away(row, path)
+                maybe_away(row, *path == MESSAGES)
             }
         })
         .collect()
 }
 
-fn content_types() -> Vec<Row> {
+fn content_types(there: &There) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (method, path, good) in OPERATIONS {
-        let row = send(method, path);
-        rows.push(row.untyped(good).refused(415, "unsupported-media-type"));
-        if path == MESSAGES {
+    for (operation, _, good) in operations(there) {
+        let row = || send(&operation.method, operation.path());
+        let mut unsupported = |row: Row| rows.push(row.refused(415, "unsupported-media-type"));
+        unsupported(row().untyped(&*good));
+        if operation.needs_body {
+            unsupported(row());
+        }
+        if operation.takes_bytes() {
             continue; // takes any type
         }
         for wrong in [
@@ -268,14 +271,15 @@ fn content_types() -> Vec<Row> {
             "application/jsonx",
             "text/json",
             "application/problem+json",
+            "application/merge-patch+json",
             "json",
             "",
         ] {
-            let row = send(method, path).typed(wrong, good);
-            rows.push(row.refused(415, "unsupported-media-type"));
+            if !operation.types.iter().any(|right| right == wrong) {
+                unsupported(row().typed(wrong, &*good));
+            }
         }
     }
-    rows.push(send("POST", MESSAGES).refused(415, "unsupported-media-type"));
     rows
 }
 
@@ -289,13 +293,13 @@ fn of_webhooks() -> Vec<Row> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_json_or_of_another_shape_is_refused() {
-    check(|_| {
+    check(|there| {
         [
-            malformed(),
-            other_shapes(),
+            malformed(there),
+            other_shapes(there),
             wrong_inside(),
             of_webhooks(),
-            content_types(),
+            content_types(there),
         ]
         .concat()
     })

@@ -24,6 +24,7 @@ mod state;
 mod table;
 mod topics;
 mod transactions;
+mod walk;
 mod webhook_urls;
 
 const MESSAGES: &str = "/v1/queues/orders/messages";

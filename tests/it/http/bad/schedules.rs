@@ -71,6 +71,89 @@ fn parts() -> Vec<Row> {
     rows
 }
 
+/// Changes of a schedule that is there.
+fn changes() -> Vec<Row> {
+    let yearly = "/v1/schedules/yearly";
+    let mut rows = Vec::new();
+    for (patch, pointer) in [
+        // What it cannot do without is missing.
+        (json!({"cron": null}), ""),
+        (json!({"cron": "* * * *"}), "/cron"),
+        (json!({"cron": 5}), "/cron"),
+        (json!({"timezone": "Mars/Olympus"}), "/timezone"),
+        (json!({"queue": "a/b"}), "/queue"),
+        (json!({"queue": null}), "/queue"),
+        (json!({"topic": "shop"}), "/topic"),
+        (json!({"catch_up": "some"}), "/catch_up"),
+        (json!({"paused": 1}), "/paused"),
+        (json!({"message": "x"}), "/message"),
+        (json!({"message": {"body": null}}), "/message/body"),
+        (
+            json!({"message": {"body_base64": ""}}),
+            "/message/body_base64",
+        ),
+        (
+            json!({"message": {"content_type": "a/b"}}),
+            "/message/content_type",
+        ),
+        (
+            json!({"message": {"routing_key": "a"}}),
+            "/message/routing_key",
+        ),
+        (json!({"message": {"dedup_id": "a"}}), "/message/dedup_id"),
+        (json!({"message": {"priority": 10}}), "/message/priority"),
+        (json!({"message": {"priority": 1.5}}), "/message/priority"),
+        (
+            json!({"message": {"delay_seconds": -1}}),
+            "/message/delay_seconds",
+        ),
+        (
+            json!({"message": {"ttl_seconds": 0}}),
+            "/message/ttl_seconds",
+        ),
+        (
+            json!({"message": {"ttl_seconds": 1e300}}),
+            "/message/ttl_seconds",
+        ),
+        (
+            json!({"message": {"headers": {"Postrider-x": "y"}}}),
+            "/message/headers/Postrider-x",
+        ),
+        (json!({"next_run": "2026-01-01T00:00:00Z"}), "/next_run"),
+    ] {
+        for content_type in ["application/json", "application/merge-patch+json"] {
+            let row = send("PATCH", yearly).typed(content_type, patch.to_string());
+            rows.push(row.invalid(pointer).needs_postgres());
+        }
+    }
+    for (target, code) in [("queue", "queue-not-found"), ("topic", "topic-not-found")] {
+        let mut patch = json!({"queue": null});
+        patch[target] = json!("none");
+        let row = send("PATCH", yearly).json(patch.to_string());
+        rows.push(row.refused(404, code).needs_postgres());
+    }
+    let large = json!({"message": {"body": "x".repeat(1 << 20)}}).to_string();
+    let row = send("PATCH", yearly).json(large);
+    rows.push(row.refused(413, "message-too-large").needs_postgres());
+    for method in ["PUT", "PATCH", "DELETE"] {
+        let row = send(method, yearly).json(with("/cron", json!("@daily")));
+        let row = row.header("if-match", "\"other\"");
+        rows.push(row.refused(412, "precondition-failed").needs_postgres());
+    }
+    // It rests already: there is nothing to change.
+    for verb in ["pause", "resume"] {
+        rows.push(post(format!("{yearly}/{verb}?at=1"), "").refused(400, "invalid-query"));
+        rows.push(send("GET", format!("{yearly}/{verb}")).refused(405, "method-not-allowed"));
+        rows.push(post(format!("{yearly}/{verb}/now"), "").refused(404, "not-found"));
+    }
+    rows.push(
+        post(format!("{yearly}/pause"), "")
+            .answered(200)
+            .needs_postgres(),
+    );
+    rows
+}
+
 /// Names that nothing can have, and what is not there.
 fn names() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -105,5 +188,5 @@ fn names() -> Vec<Row> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schedules_that_cannot_be_are_refused() {
-    check(|_| [parts(), names()].concat()).await;
+    check(|_| [parts(), changes(), names()].concat()).await;
 }

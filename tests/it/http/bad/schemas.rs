@@ -76,15 +76,58 @@ fn rows() -> Vec<Row> {
             send("GET", format!("{path}/versions/%ff")).refused(400, "invalid-path"),
         ]);
     }
-    rows.push(
-        post("/v1/queues/checked/messages", r#"{"body": "x"}"#)
-            .refused(422, "schema-violation")
-            .needs_postgres(),
-    );
+    rows
+}
+
+/// What may not follow a schema, and messages that it refuses. Those of `checked`
+/// are integers.
+fn by_what_is_there() -> Vec<Row> {
+    let violation = |row: Row, pointer: &str| {
+        let row = row.refused(422, "schema-violation").at(pointer);
+        row.needs_postgres()
+    };
+    let mut rows = Vec::new();
+    for kind in ["queue", "topic"] {
+        let path = &format!("/v1/{kind}s/checked/schema");
+        for narrower in [
+            r#"{"schema": {"type": "string"}}"#,
+            r#"{"schema": {"type": "integer", "minimum": 0}}"#,
+            r#"{"schema": false, "compatibility": "backward"}"#,
+            r#"{"schema": {"type": "number"}, "compatibility": "forward"}"#,
+            r#"{"schema": {"type": "number"}, "compatibility": "full"}"#,
+        ] {
+            let row = put(path, narrower).refused(409, "schema-incompatible");
+            rows.push(row.needs_postgres());
+        }
+        let messages = format!("/v1/{kind}s/checked/messages");
+        for body in [r#""x""#, "1.5", "null", "1e999"] {
+            let message = format!(r#"{{"body": {body}}}"#);
+            rows.push(violation(post(&messages, message.as_str()), "/body"));
+            let batch = format!(r#"{{"messages": [{{"body": 1}}, {message}]}}"#);
+            rows.push(violation(post(&messages, batch), "/messages/1/body"));
+            let steps = format!(
+                r#"{{"publishes": [{{"queue": "orders", "message": {{"body": 1}}}},
+                {{"{kind}": "checked", "message": {message}}}]}}"#
+            );
+            let row = post("/v1/transactions", steps);
+            rows.push(violation(row, "/publishes/1/message/body"));
+            let schedule =
+                format!(r#"{{"cron": "@yearly", "{kind}": "checked", "message": {message}}}"#);
+            for name in ["new", "yearly"] {
+                let row = put(&format!("/v1/schedules/{name}"), schedule.as_str());
+                rows.push(violation(row, "/message/body"));
+            }
+        }
+    }
+    for body in [r#""x""#, "1.5"] {
+        let request = format!(r#"{{"body": {body}}}"#);
+        let row = post("/v1/queues/checked/requests", request);
+        rows.push(violation(row, "/body"));
+    }
     rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_of_schemas_is_documented_and_changes_nothing() {
-    check(|_| rows()).await;
+    check(|_| [rows(), by_what_is_there()].concat()).await;
 }

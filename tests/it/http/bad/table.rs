@@ -16,7 +16,9 @@ pub(super) struct Row {
     statuses: Vec<u16>,
     code: Option<String>,
     pointer: Option<String>,
-    header: Option<(&'static str, &'static str)>,
+    header: Option<(&'static str, String)>,
+    /// Whether the connection gives one answer and ends.
+    is_once: bool,
     /// Seconds that it takes.
     takes: Option<Range<f64>>,
     down: Down,
@@ -76,6 +78,7 @@ impl Row {
             code: None,
             pointer: None,
             header: None,
+            is_once: false,
             takes: None,
             down: Down::TheSame,
         }
@@ -137,8 +140,8 @@ impl Row {
     }
 
     /// With a header in the answer, whose parts may be in any order.
-    pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.header = Some((name, value));
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.header = Some((name, value.to_owned()));
         self
     }
 
@@ -146,6 +149,13 @@ impl Row {
     pub(super) fn taking(mut self, seconds: Range<f64>) -> Self {
         self.takes = Some(seconds);
         self
+    }
+
+    /// Answered once, whatever came behind it, and over: within three seconds the
+    /// connection is closed.
+    pub(super) fn closed(mut self) -> Self {
+        self.is_once = true;
+        self.taking(0.0..3.0)
     }
 
     /// While Postgres is away the answer is 503.
@@ -192,6 +202,10 @@ impl Row {
             statuses.contains(&answer.status),
             &format!("not {statuses:?}"),
         )?;
+        demand(
+            !self.is_once || answer.answers == 1,
+            &format!("{} answers", answer.answers),
+        )?;
         if let Some(takes) = self.takes.as_ref().filter(|_| is_same) {
             let took = answer.took.as_secs_f64();
             demand(takes.contains(&took), &format!("{took} s, not {takes:?}"))?;
@@ -223,7 +237,7 @@ impl Row {
             };
             demand(errors.iter().any(is_it), &format!("not at {pointer:?}"))?;
         }
-        if let Some((name, expected)) = self.header {
+        if let Some((name, expected)) = &self.header {
             let sorted = |text: &str| {
                 let mut parts: Vec<String> = text.split(',').map(|p| p.trim().into()).collect();
                 parts.sort_unstable();
