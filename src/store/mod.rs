@@ -202,7 +202,8 @@ pub struct Store {
     pool: Pool,
     /// For publish, claim and the ends of leases: a few connections that are
     /// always busy, so that what their sessions have cached is warm, and that no
-    /// listing or sweep holds.
+    /// listing, sweep or transaction holds. So what is read inside a transaction
+    /// goes over these: with `pool` it might wait for its own connection.
     hot: Pool,
     probe: Arc<watch::Probe>,
     storage: Arc<storage::Observed>,

@@ -145,7 +145,7 @@ impl Store {
         )))
         .bind(of.id())
         .bind(version)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.hot)
         .await?;
         row.map(|row| read(&row)).transpose()
     }

@@ -11,7 +11,9 @@
 //!
 //! A transaction is short: [`LONGEST`] and the time-outs in [`BEGIN`] bound it
 //! below [`SETTLING`](super::watermark::SETTLING), on which the watermarks rest.
-//! It has a connection of the pool that the workers use, not of the hot paths.
+//! It has a connection of the pool that the workers use, not of the hot paths; and
+//! what is looked up meanwhile (a queue, a schema) takes one of the hot paths' for
+//! an instant, since there may be no other of the first.
 
 use std::time::Duration;
 
