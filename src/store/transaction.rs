@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
 
-use super::connect::in_time;
+use super::connect::too_late;
 use super::executor::was_cut;
 use super::pool::{Pool, Taken};
 use super::{Error, Store};
@@ -116,9 +116,22 @@ impl Store {
         &self,
         work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
     ) -> Result<T, Error> {
+        self.transaction_within(LONGEST, work).await
+    }
+
+    /// The same with another bound from its beginning to its COMMIT, for tests that
+    /// cannot wait.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn transaction_within<T: Send>(
+        &self,
+        longest: Duration,
+        work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
+    ) -> Result<T, Error> {
         let (mut retries, mut made_partitions) = (0, false);
         loop {
-            match self.try_transaction(&work).await {
+            match self.try_transaction(longest, &work).await {
                 Err(error) if error.is_missing_partition() && !made_partitions => {
                     // Faster than the worker that makes them ahead of need.
                     self.make_partitions().await?;
@@ -132,6 +145,7 @@ impl Store {
 
     async fn try_transaction<T: Send>(
         &self,
+        longest: Duration,
         work: &(
              impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync
          ),
@@ -141,7 +155,7 @@ impl Store {
             taken: self.pool.take().await?,
         };
         let cut = transaction.taken.parts()?.1.clone();
-        let steps = in_time(LONGEST, async {
+        let steps = tokio::time::timeout(longest, async {
             transaction.run(BEGIN).await?;
             let end = match work(&mut transaction).await {
                 Ok(end) => end,
@@ -157,7 +171,12 @@ impl Store {
         let result = tokio::select! {
             biased;
             result = steps => result,
-            () = cut.cancelled() => Err(was_cut()),
+            () = cut.cancelled() => Ok(Err(was_cut())),
+        };
+        let Ok(result) = result else {
+            // The server is there, and at work on it. Only this connection is in the
+            // middle of something: dropped, it is thrown away.
+            return Err(too_late().into());
         };
         match result {
             Ok(Ok(ended)) => {
@@ -187,8 +206,12 @@ impl Transaction {
             self.taken.lost(source);
             return;
         }
-        let rolled_back = in_time(ROLLBACK, self.run("ROLLBACK")).await;
-        if let Err(error) = self.taken.end(rolled_back) {
+        let left = match tokio::time::timeout(ROLLBACK, self.run("ROLLBACK")).await {
+            Ok(rolled_back) => self.taken.end(rolled_back),
+            // Dropped, this connection is thrown away, and no other.
+            Err(_) => Err(too_late()),
+        };
+        if let Err(error) = left {
             tracing::debug!(%error, "a transaction was left to its connection's end");
         }
     }
