@@ -4,10 +4,17 @@
 //! `next_run` moved on, by the database's clock. So whichever gateway comes first
 //! does it, another finds nothing to do, and one that dies leaves all as it was.
 //!
-//! A tick that cannot be published (the queue is gone or full, or has another schema now) is noted in
-//! `last_error` and is over: what the clock brings comes again.
+//! A tick that cannot be published (the queue is gone or full, or has another
+//! schema now) is noted in `last_error` and is over: what the clock brings comes
+//! again.
+//!
+//! A schedule that this gateway cannot read, since a newer one has made it, stays as
+//! it is. It is looked at again every second, and as long as there is one nothing
+//! before it is known to be done with ([`Looked`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -35,24 +42,68 @@ const FORGET: Duration = Duration::from_mins(10);
 /// databases are set back.
 const SLACK: Duration = Duration::from_mins(1);
 
-/// When nothing was due.
+/// How long a schedule that cannot be read is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What this gateway knows of what is due.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Looked(Mutex<(Option<Instant>, Option<Instant>)>);
+pub(in crate::store) struct Looked(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// When all was last looked at.
+    whole: Option<Instant>,
+    /// When nothing was due.
+    nothing: Option<Instant>,
+    /// Schedules that it could not read, and when it tried to.
+    strange: HashMap<i64, Instant>,
+}
 
 impl Looked {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many seconds back a tick can be due.
     pub(in crate::store) fn seconds(&self) -> f64 {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (whole, looked) = &mut *state;
-        if whole.is_none_or(|whole| whole.elapsed() > FORGET) {
-            (*whole, *looked) = (Some(Instant::now()), None);
+        let mut state = self.state();
+        if state.whole.is_none_or(|whole| whole.elapsed() > FORGET) {
+            *state = State {
+                whole: Some(Instant::now()),
+                ..State::default()
+            };
         }
-        looked.map_or(1e9, |looked| (looked.elapsed() + SLACK).as_secs_f64())
+        state
+            .nothing
+            .map_or(1e9, |nothing| (nothing.elapsed() + SLACK).as_secs_f64())
     }
 
     fn nothing_due(&self, asked: Instant) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1 = Some(asked);
+        let mut state = self.state();
+        if state.strange.is_empty() {
+            state.nothing = Some(asked);
+        }
+    }
+
+    /// Those that are left alone for now, and how long until the first of them is
+    /// looked at again.
+    fn strange(&self) -> (Vec<i64>, Option<Duration>) {
+        let state = self.state();
+        let left = state.strange.iter().filter_map(|(id, tried)| {
+            let left = AGAIN.checked_sub(tried.elapsed())?;
+            Some((*id, left))
+        });
+        let (ids, left): (Vec<i64>, Vec<Duration>) = left.unzip();
+        (ids, left.into_iter().min())
+    }
+
+    /// One could not be read; whether that is new.
+    fn is_strange(&self, id: i64) -> bool {
+        self.state().strange.insert(id, Instant::now()).is_none()
+    }
+
+    fn is_read(&self, id: i64) {
+        self.state().strange.remove(&id);
     }
 }
 
@@ -123,7 +174,7 @@ enum Try {
     /// One by one, after something that Postgres would not store.
     Alone,
     /// This one it was: it is moved on without a message.
-    Not,
+    Not(i64),
 }
 
 impl Store {
@@ -133,14 +184,14 @@ impl Store {
     /// Any; nothing was done, or it is not known whether it was.
     pub async fn fire_schedules(&self) -> Result<Fired, Error> {
         let asked = Instant::now();
-        let mut how = Try::Together;
+        let (mut how, alone) = (Try::Together, Arc::default());
         loop {
-            match self.try_to_fire(how).await {
+            match self.try_to_fire(how, &alone).await {
                 Err(Error::Inconsistent(_)) if how == Try::Together => how = Try::Alone,
                 Err(Error::Inconsistent(error)) if how == Try::Alone => {
                     let error = Logged(&error);
                     tracing::error!(%error, "the message of a schedule could not be stored");
-                    how = Try::Not;
+                    how = Try::Not(alone.load(Ordering::Relaxed));
                 }
                 Ok(fired) => {
                     if fired.next_in.is_none_or(|next_in| next_in > Duration::ZERO) {
@@ -153,9 +204,12 @@ impl Store {
         }
     }
 
-    async fn try_to_fire(&self, how: Try) -> Result<Fired, Error> {
+    /// One that is tried alone is put into `alone`.
+    async fn try_to_fire(&self, how: Try, alone: &Arc<AtomicI64>) -> Result<Fired, Error> {
+        let alone = Arc::clone(alone);
         self.transaction(move |transaction| {
-            Box::pin(async move { Ok(End::Commit(fire(transaction, how).await?)) })
+            let alone = Arc::clone(&alone);
+            Box::pin(async move { Ok(End::Commit(fire(transaction, how, &alone).await?)) })
         })
         .await
     }
@@ -240,12 +294,18 @@ impl Store {
     }
 }
 
-async fn fire(transaction: &mut Transaction, how: Try) -> Result<Fired, Error> {
+async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Result<Fired, Error> {
     let store = transaction.store.clone();
     let seconds = store.schedules.seconds();
+    let only = match how {
+        Try::Not(id) => Some(id),
+        Try::Together | Try::Alone => None,
+    };
     let query = sqlx::query(SCHEDULES_DUE)
         .bind(if how == Try::Together { SCHEDULES } else { 1 })
-        .bind(seconds);
+        .bind(seconds)
+        .bind(store.schedules.strange().0)
+        .bind(only);
     let rows = transaction.on()?.fetch_all(query).await?;
     let (mut done, mut fired) = (Vec::with_capacity(rows.len()), Fired::default());
     let mut requests = Requests::default();
@@ -258,22 +318,31 @@ async fn fire(transaction: &mut Transaction, how: Try) -> Result<Fired, Error> {
             last: None,
             failure: None,
         };
-        match schedule(row) {
-            Ok(schedule) => {
-                let messages = plan(&schedule, row.try_get("now")?, &mut one);
-                if how == Try::Not {
-                    let detail = "the database would not store the message";
-                    one.failed("internal", detail.to_owned());
-                } else if !messages.is_empty() {
-                    match store.address(&schedule, messages).await? {
-                        Addressed::Queue(publish) => requests.to_queues.push((at, publish)),
-                        Addressed::Topic(publish) => requests.to_topics.push((at, publish)),
-                        Addressed::Nowhere(code, detail) => one.failed(code, detail),
-                    }
-                }
-            }
+        if how == Try::Alone {
+            alone.store(one.id, Ordering::Relaxed);
+        }
+        let schedule = match schedule(row) {
+            Ok(schedule) => schedule,
             // It was made by a newer gateway, and this one leaves it be.
-            Err(error) => one.failed("invalid", error.to_string()),
+            Err(error) => {
+                if store.schedules.is_strange(one.id) {
+                    one.failed("invalid", error.to_string());
+                    fired.failed.extend(failure(one));
+                }
+                continue;
+            }
+        };
+        store.schedules.is_read(one.id);
+        let messages = plan(&schedule, row.try_get("now")?, &mut one);
+        if only.is_some() {
+            let detail = "the database would not store the message";
+            one.failed("internal", detail.to_owned());
+        } else if !messages.is_empty() {
+            match store.address(&schedule, messages).await? {
+                Addressed::Queue(publish) => requests.to_queues.push((at, publish)),
+                Addressed::Topic(publish) => requests.to_topics.push((at, publish)),
+                Addressed::Nowhere(code, detail) => one.failed(code, detail),
+            }
         }
         done.push(one);
     }
@@ -285,12 +354,14 @@ async fn fire(transaction: &mut Transaction, how: Try) -> Result<Fired, Error> {
     if !done.is_empty() {
         note(transaction, &done).await?;
     }
-    fired.failed = done.into_iter().filter_map(failure).collect();
-    let query = sqlx::query(SCHEDULES_NEXT).bind(seconds);
+    fired.failed.extend(done.into_iter().filter_map(failure));
+    let (strange, look_again) = store.schedules.strange();
+    let query = sqlx::query(SCHEDULES_NEXT).bind(seconds).bind(strange);
     let next = transaction.on()?.fetch_all(query).await?;
     let next = next.first().ok_or(sqlx::Error::RowNotFound)?;
     let next: Option<i64> = next.try_get("in_ms")?;
-    fired.next_in = next.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    let next = next.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    fired.next_in = next.into_iter().chain(look_again).min();
     Ok(fired)
 }
 
