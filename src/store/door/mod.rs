@@ -35,9 +35,9 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::arrived::{Arrived, Requests};
-use super::publish::Publish;
-use super::publish_topic::{PublishTopic, Routed};
+use super::arrived::{Arrived, Requests, Undeliverable};
+use super::publish::{Publish, Refusal};
+use super::publish_topic::{PublishTopic, Routed, TopicRefusal};
 use super::transaction::{End, Transaction};
 use super::{Error, Logged, SchemaOf, Store, statements};
 use crate::domain::{Candidate, QueueName, RoutingKey};
@@ -166,6 +166,8 @@ pub struct DoorPass {
     rows: i64,
     /// All of `door` is taken; refused ones are left.
     again: bool,
+    /// What was remembered of a queue or topic was old, and was read anew.
+    anew: bool,
 }
 
 /// What one transaction has done.
@@ -198,6 +200,7 @@ impl Store {
             at: ("0".to_owned(), 0),
             rows: ROWS,
             again: false,
+            anew: false,
         }
     }
 
@@ -212,8 +215,8 @@ impl Store {
             let pass = Arc::clone(&shared);
             Box::pin(async move {
                 Ok(match look(transaction, &pass).await? {
-                    Some(looked) => End::Commit(Some(looked)),
-                    None => End::Rollback(None),
+                    Look::Done(looked) => End::Commit(Look::Done(looked)),
+                    nothing => End::Rollback(nothing),
                 })
             })
         });
@@ -232,8 +235,13 @@ impl Store {
             }
             other => other?,
         };
-        let Some(looked) = looked else {
-            return Ok(DoorLook::Busy);
+        let looked = match looked {
+            Look::Done(looked) => looked,
+            Look::Busy => return Ok(DoorLook::Busy),
+            Look::Stale => {
+                pass.anew = true;
+                return Ok(DoorLook::More(DoorMoved::default()));
+            }
         };
         pass.rows = pass.rows.max(1);
         pass.first = pass.first.take().or(looked.snapshot);
@@ -326,11 +334,11 @@ impl Store {
 }
 
 /// Takes some of what is there, unless another gateway does.
-async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Option<Looked>, Error> {
+async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Look, Error> {
     let lock = transaction.on()?.fetch_all(sqlx::query(LOCK)).await?;
     let is_ours = lock.first().ok_or(sqlx::Error::RowNotFound)?;
     if !is_ours.try_get::<bool, _>(0)? {
-        return Ok(None);
+        return Ok(Look::Busy);
     }
     let found = if pass.again {
         found_again(transaction, pass).await?
@@ -348,7 +356,10 @@ async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Option<L
     let refused = if pass.rows == 0 {
         (0..entries.len()).map(Refused::by_the_database).collect()
     } else {
-        let (arrived, refused) = publish_entries(transaction, &entries, found.now).await?;
+        let published = publish_entries(transaction, &entries, found.now, pass.anew).await?;
+        let Some((arrived, refused)) = published else {
+            return Ok(Look::Stale);
+        };
         looked.moved.arrived = arrived;
         refused
     };
@@ -363,15 +374,19 @@ async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Option<L
     } else if !refused.is_empty() {
         note_refused(transaction, &entries, &refused).await?;
     }
-    Ok(Some(looked))
+    Ok(Look::Done(looked))
 }
 
-/// Publishes what can be; which cannot.
+/// Publishes what can be; which cannot. `None`: what was remembered of some queue or
+/// topic was not so any more, and is forgotten. Put aside, its messages would come
+/// behind those of after; so, unless that was done (`anew`), all are to be looked at
+/// once more.
 async fn publish_entries(
     transaction: &mut Transaction,
     entries: &[Entry],
     now: DateTime<Utc>,
-) -> Result<(Arrived, Vec<Refused>), Error> {
+    anew: bool,
+) -> Result<Option<(Arrived, Vec<Refused>)>, Error> {
     let (mut requests, mut refused) = (Requests::default(), Vec::new());
     let store = transaction.store.clone();
     for (at, entry) in entries.iter().enumerate() {
@@ -387,12 +402,34 @@ async fn publish_entries(
         }
     }
     let (arrived, not) = transaction.publish_all(requests).await?;
+    let mut is_stale = false;
+    for (_, why) in &not {
+        match why {
+            Undeliverable::ToQueue(Refusal::NoQueue, queue) => store.queues.remove(&queue.name),
+            Undeliverable::ToTopic(TopicRefusal::NoTopic) => store.topologies.forget(),
+            Undeliverable::ToQueue(..) | Undeliverable::ToTopic(_) => continue,
+        }
+        is_stale = true;
+    }
+    if is_stale && !anew {
+        return Ok(None);
+    }
     refused.extend(not.into_iter().map(|(at, why)| Refused::by(at, why)));
-    Ok((arrived, refused))
+    Ok(Some((arrived, refused)))
 }
 
 /// A request to publish, or the reason and the words why there is none.
 type Asked<T> = Result<T, (&'static str, String)>;
+
+/// How a transaction in the door ended.
+enum Look {
+    /// Another gateway is in it.
+    Busy,
+    /// Nothing is done: it went by what was not so any more.
+    Stale,
+    /// It did this.
+    Done(Looked),
+}
 
 /// What a look has done before the commit.
 struct Looked {

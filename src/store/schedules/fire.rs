@@ -214,7 +214,8 @@ impl Store {
         .await
     }
 
-    /// Where messages of a schedule go.
+    /// Where messages of a schedule go. By the database: a tick that is refused since
+    /// what is remembered of its queue is old does not come again.
     async fn address(
         &self,
         schedule: &Schedule,
@@ -222,7 +223,7 @@ impl Store {
     ) -> Result<Addressed, Error> {
         match &schedule.settings.target {
             Target::Queue(name) => {
-                let Some(queue) = self.queue(name).await? else {
+                let Some(queue) = self.queue_now(name).await? else {
                     let detail = format!("there is no queue {name}");
                     return Ok(Addressed::Nowhere("queue-not-found", detail));
                 };
@@ -242,7 +243,7 @@ impl Store {
                 }))
             }
             Target::Topic(name, routing_key) => {
-                let Some(topology) = self.topology(name).await? else {
+                let Some(topology) = self.topology_now(name).await? else {
                     let detail = format!("there is no topic {name}");
                     return Ok(Addressed::Nowhere("topic-not-found", detail));
                 };

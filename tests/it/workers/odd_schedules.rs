@@ -89,6 +89,29 @@ async fn one_that_a_gateway_cannot_read_is_left_to_others_and_looked_at_every_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_made_anew_or_became_ordered_just_now_costs_no_tick() {
+    let database = Database::migrated().await;
+    let store = store_with_a_queue(&database).await;
+    let other = database.store(Store::PARTITION_SIZE);
+    other.delete_queue(&q(), None, false).await.unwrap();
+    let mut settings = QueueSettings::default();
+    let made = other.create_queue(&q(), &settings).await.unwrap().unwrap();
+    schedule(&database, "anew", "UTC", 0).await;
+    let fired = store.fire_schedules().await.unwrap();
+    assert_eq!(outcome(&fired), (vec!["anew"], vec![]));
+
+    execute(&database, "DELETE FROM postrider.ready").await;
+    settings.ordered = true;
+    other
+        .update_queue(&q(), &settings, made.version)
+        .await
+        .unwrap();
+    schedule(&database, "ordered", "UTC", 0).await;
+    let fired = store.fire_schedules().await.unwrap();
+    assert_eq!(outcome(&fired), (vec!["ordered"], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_one_whose_message_is_not_stored_loses_its_tick_though_another_is_due_before_it() {
     let database = Database::migrated().await;
     let store = store_with_a_queue(&database).await;
