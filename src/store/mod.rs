@@ -43,8 +43,9 @@
 //!
 //! # Rules
 //!
-//! - One public method is one statement, or one [`transaction`], or says why not. A single statement
-//!   commits by itself, so a caller that goes away leaves nothing half-done.
+//! - One public method is one statement, or one [`transaction`], or says why not.
+//!   A single statement commits by itself, so a caller that goes away leaves
+//!   nothing half-done.
 //! - The database's clock decides; Rust passes durations.
 //! - Statements that change a message's state are in `sql/`, with the states
 //!   before and after in their header.
@@ -375,6 +376,7 @@ impl Store {
             purge::STATEMENTS,
             dead_letters::STATEMENTS,
             counts::STATEMENTS,
+            gateways::STATEMENTS,
             watermark::STATEMENTS,
             maintenance::STATEMENTS,
             numbers::STATEMENTS,

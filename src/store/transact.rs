@@ -1,9 +1,19 @@
-//! Atomic steps: acks, nacks, publishes and completed claims that take effect together, or not at all.
+//! Atomic steps: acks, nacks, publishes and completed claims that take effect
+//! together, or not at all.
 //!
-//! Everything that a transaction waits for it locks in one order, so that no two of
-//! them wait for each other: first leases, in the order of their rows (hold.sql,
-//! ack.sql, settle.sql); then claims, in the order of their keys; then keys that have a line, and the dedup ids of queues and then those of topics, each
-//! in the order of their keys. If the database gives one up nevertheless, it is run
+//! Kinds of steps come in one order, and what a step waits for it locks in the order
+//! of rows or of keys:
+//!
+//! 1. leases, by their addresses (`hold.sql`, or what acks or settles them);
+//! 2. with nacks of ordered queues, their keys' rows in `turns`, and then what was
+//!    leased behind them (`step_back.sql`);
+//! 3. claims;
+//! 4. with messages to queues, keys that have a line, then dedup ids;
+//! 5. with messages to topics, the same.
+//!
+//! So two transactions of like steps do not wait for each other in a circle. Others
+//! may: lines stand in three places, and where an ordered queue's lease ends by
+//! itself its key is locked before it. Then the database gives one up, and it is run
 //! again.
 
 use super::claims::ClaimCompleted;
