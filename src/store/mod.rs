@@ -131,7 +131,7 @@ pub use publish_topic::{
 pub use queues::{Put, Queue};
 pub use replies::{Answer, Answered, Reply, ReplyRead, ReplyTo};
 pub use schedules::{Fired, Schedule, ScheduleFailure};
-pub use schemas::{NewSchema, SchemaOf, SchemaVersion};
+pub use schemas::{NewSchema, NoSchema, SchemaOf, SchemaVersion};
 pub use settle::{Fate, Settle, Settled};
 pub use storage::{Holder, HotTable, KeptFor, Partition, Storage};
 pub use stream::Retained;

@@ -36,12 +36,11 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::arrived::{Arrived, Requests, Undeliverable};
-use super::publish::{Publish, Refusal};
-use super::publish_topic::{PublishTopic, Routed, TopicRefusal};
+use super::publish::Refusal;
+use super::publish_topic::TopicRefusal;
 use super::transaction::{End, Transaction};
-use super::{Error, Logged, SchemaOf, Store, statements};
-use crate::domain::{Candidate, QueueName, RoutingKey};
-use entries::{Entry, Refused, found, found_again, invalid, note_refused, note_refused_again};
+use super::{Error, Logged, Store, statements};
+use entries::{Entry, Refused, found, found_again, note_refused, note_refused_again};
 
 statements! {
     DOOR = "door";
@@ -260,77 +259,6 @@ impl Store {
         state.tried = Some(pass.since.asked);
         Ok(DoorLook::Empty(looked.moved))
     }
-
-    async fn to_queue(&self, entry: &Entry, now: DateTime<Utc>) -> Result<Asked<Publish>, Error> {
-        let name = match QueueName::parse(entry.queue.as_deref().unwrap_or_default(), "queue") {
-            Ok(name) => name,
-            Err(error) => return Ok(Err(invalid(&error))),
-        };
-        let Some(queue) = self.queue(&name).await? else {
-            return Ok(Err((
-                "queue-not-found",
-                format!("there is no queue {name}"),
-            )));
-        };
-        let mut message = entry.message.clone();
-        if let Err(error) = message.check(queue.settings.max_message_bytes, "", now) {
-            return Ok(Err(invalid(&error)));
-        }
-        if let Some(version) = queue.schema_version {
-            let of = SchemaOf::Queue(queue.id);
-            if let Err(broken) = self.check_by_schema(of, version, &mut message).await? {
-                return Ok(Err(broken));
-            }
-        }
-        let messages = Arc::new(vec![message]);
-        Ok(Ok(Publish { queue, messages }))
-    }
-
-    async fn to_topic(
-        &self,
-        entry: &Entry,
-        now: DateTime<Utc>,
-    ) -> Result<Asked<PublishTopic>, Error> {
-        let name = QueueName::parse(entry.topic.as_deref().unwrap_or_default(), "topic");
-        let key = RoutingKey::parse(
-            entry.routing_key.as_deref().unwrap_or_default(),
-            "routing_key",
-        );
-        let (name, routing_key) = match (name, key) {
-            (Ok(name), Ok(key)) => (name, key),
-            (Err(error), _) | (_, Err(error)) => return Ok(Err(invalid(&error))),
-        };
-        let Some(topology) = self.topology(&name).await? else {
-            return Ok(Err((
-                "topic-not-found",
-                format!("there is no topic {name}"),
-            )));
-        };
-        let topic = &topology.topic;
-        let mut message = entry.message.clone();
-        if let Err(error) = message.check(topic.settings.max_message_bytes, "", now) {
-            return Ok(Err(invalid(&error)));
-        }
-        if let Some(version) = topic.schema_version {
-            let of = SchemaOf::Topic(topic.id);
-            if let Err(broken) = self.check_by_schema(of, version, &mut message).await? {
-                return Ok(Err(broken));
-            }
-        }
-        let route = topology.route(&Candidate::new(
-            routing_key.as_str(),
-            &message.headers,
-            Some(&message.content.body),
-        ));
-        Ok(Ok(PublishTopic {
-            topology,
-            messages: Arc::new(vec![Routed {
-                message,
-                routing_key,
-                route,
-            }]),
-        }))
-    }
 }
 
 /// Takes some of what is there, unless another gateway does.
@@ -388,38 +316,32 @@ async fn publish_entries(
     anew: bool,
 ) -> Result<Option<(Arrived, Vec<Refused>)>, Error> {
     let (mut requests, mut refused) = (Requests::default(), Vec::new());
-    let store = transaction.store.clone();
     for (at, entry) in entries.iter().enumerate() {
-        let addressed = if entry.queue.is_some() {
-            let to_queue = store.to_queue(entry, now).await?;
-            to_queue.map(|publish| requests.to_queues.push((at, publish)))
-        } else {
-            let to_topic = store.to_topic(entry, now).await?;
-            to_topic.map(|publish| requests.to_topics.push((at, publish)))
-        };
-        if let Err((reason, detail)) = addressed {
-            refused.push(Refused { at, reason, detail });
+        match entry.address(&transaction.store, now).await? {
+            Ok(request) => requests.add(at, request),
+            Err((reason, detail)) => refused.push(Refused { at, reason, detail }),
         }
     }
     let (arrived, not) = transaction.publish_all(requests).await?;
+    let store = &transaction.store;
     let mut is_stale = false;
     for (_, why) in &not {
         match why {
             Undeliverable::ToQueue(Refusal::NoQueue, queue) => store.queues.remove(&queue.name),
-            Undeliverable::ToTopic(TopicRefusal::NoTopic) => store.topologies.forget(),
-            Undeliverable::ToQueue(..) | Undeliverable::ToTopic(_) => continue,
+            Undeliverable::ToTopic(TopicRefusal::NoTopic, _) => store.topologies.forget(),
+            Undeliverable::ToQueue(..) | Undeliverable::ToTopic(..) => continue,
         }
         is_stale = true;
     }
     if is_stale && !anew {
         return Ok(None);
     }
-    refused.extend(not.into_iter().map(|(at, why)| Refused::by(at, why)));
+    refused.extend(not.into_iter().map(|(at, why)| {
+        let (reason, detail) = why.reason();
+        Refused { at, reason, detail }
+    }));
     Ok(Some((arrived, refused)))
 }
-
-/// A request to publish, or the reason and the words why there is none.
-type Asked<T> = Result<T, (&'static str, String)>;
 
 /// How a transaction in the door ended.
 enum Look {

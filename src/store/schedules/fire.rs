@@ -20,13 +20,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::super::arrived::{Arrived, Requests, Undeliverable};
-use super::super::publish::{Publish, Refusal};
-use super::super::publish_topic::{PublishTopic, Routed, TopicRefusal};
+use super::super::arrived::{Arrived, LookUp, Reason, Requests};
 use super::super::transaction::{End, Transaction};
-use super::super::{Error, Logged, SchemaOf, Store};
+use super::super::{Error, Logged, Store};
 use super::{SCHEDULES_DONE, SCHEDULES_DUE, SCHEDULES_NEXT, Schedule, schedule};
-use crate::domain::{Candidate, Message, Target};
+use crate::domain::Message;
 
 /// Schedules that are dealt with in one transaction.
 const SCHEDULES: i64 = 50;
@@ -135,35 +133,13 @@ struct Done {
     name: String,
     next: Option<DateTime<Utc>>,
     last: Option<DateTime<Utc>>,
-    failure: Option<(&'static str, String)>,
+    failure: Option<Reason>,
 }
 
 impl Done {
-    fn failed(&mut self, code: &'static str, detail: String) {
+    fn failed(&mut self, reason: Reason) {
         self.last = None;
-        self.failure = Some((code, detail));
-    }
-
-    fn refused(&mut self, why: Undeliverable) {
-        match why {
-            Undeliverable::ToQueue(Refusal::NoQueue, _) => {
-                self.failed("queue-not-found", "the queue is gone".to_owned());
-            }
-            Undeliverable::ToTopic(TopicRefusal::NoTopic) => {
-                self.failed("topic-not-found", "the topic is gone".to_owned());
-            }
-            Undeliverable::ToQueue(Refusal::Full { max_ready }, _) => {
-                self.full("the queue", max_ready);
-            }
-            Undeliverable::ToTopic(TopicRefusal::Full { queue, max_ready }) => {
-                self.full(queue.as_str(), max_ready);
-            }
-        }
-    }
-
-    fn full(&mut self, queue: &str, max_ready: u64) {
-        let detail = format!("{queue} holds max_ready ({max_ready}) messages");
-        self.failed("queue-full", detail);
+        self.failure = Some(reason);
     }
 }
 
@@ -213,86 +189,6 @@ impl Store {
         })
         .await
     }
-
-    /// Where messages of a schedule go. By the database: a tick that is refused since
-    /// what is remembered of its queue is old does not come again.
-    async fn address(
-        &self,
-        schedule: &Schedule,
-        mut messages: Vec<Message>,
-    ) -> Result<Addressed, Error> {
-        match &schedule.settings.target {
-            Target::Queue(name) => {
-                let Some(queue) = self.queue_now(name).await? else {
-                    let detail = format!("there is no queue {name}");
-                    return Ok(Addressed::Nowhere("queue-not-found", detail));
-                };
-                let most = queue.settings.max_message_bytes;
-                if let Some(too_large) = too_large(&messages, most) {
-                    return Ok(too_large);
-                }
-                if let Some(version) = queue.schema_version {
-                    let of = SchemaOf::Queue(queue.id);
-                    if let Some(broken) = self.broken(of, version, &mut messages).await? {
-                        return Ok(broken);
-                    }
-                }
-                Ok(Addressed::Queue(Publish {
-                    queue,
-                    messages: Arc::new(messages),
-                }))
-            }
-            Target::Topic(name, routing_key) => {
-                let Some(topology) = self.topology_now(name).await? else {
-                    let detail = format!("there is no topic {name}");
-                    return Ok(Addressed::Nowhere("topic-not-found", detail));
-                };
-                let most = topology.topic.settings.max_message_bytes;
-                if let Some(too_large) = too_large(&messages, most) {
-                    return Ok(too_large);
-                }
-                if let Some(version) = topology.topic.schema_version {
-                    let of = SchemaOf::Topic(topology.topic.id);
-                    if let Some(broken) = self.broken(of, version, &mut messages).await? {
-                        return Ok(broken);
-                    }
-                }
-                let routed = messages.into_iter().map(|message| {
-                    let json = match &message.content.content_type {
-                        None => Some(&message.content.body[..]),
-                        Some(_) => None,
-                    };
-                    let candidate = Candidate::new(routing_key.as_str(), &message.headers, json);
-                    Routed {
-                        route: topology.route(&candidate),
-                        routing_key: routing_key.clone(),
-                        message,
-                    }
-                });
-                let messages = Arc::new(routed.collect());
-                Ok(Addressed::Topic(PublishTopic { topology, messages }))
-            }
-        }
-    }
-
-    /// Checks the messages of a schedule by a schema. They have one body.
-    async fn broken(
-        &self,
-        of: SchemaOf,
-        version: i32,
-        messages: &mut [Message],
-    ) -> Result<Option<Addressed>, Error> {
-        for message in &mut *messages {
-            message.schema_version = Some(version);
-        }
-        let Some(first) = messages.first_mut() else {
-            return Ok(None);
-        };
-        let checked = self.check_by_schema(of, version, first).await?;
-        Ok(checked
-            .err()
-            .map(|(code, detail)| Addressed::Nowhere(code, detail)))
-    }
 }
 
 async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Result<Fired, Error> {
@@ -327,7 +223,7 @@ async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Res
             // It was made by a newer gateway, and this one leaves it be.
             Err(error) => {
                 if store.schedules.is_strange(one.id) {
-                    one.failed("invalid", error.to_string());
+                    one.failed(("invalid", error.to_string()));
                     fired.failed.extend(failure(one));
                 }
                 continue;
@@ -337,12 +233,17 @@ async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Res
         let messages = plan(&schedule, row.try_get("now")?, &mut one);
         if only.is_some() {
             let detail = "the database would not store the message";
-            one.failed("internal", detail.to_owned());
+            one.failed(("internal", detail.to_owned()));
         } else if !messages.is_empty() {
-            match store.address(&schedule, messages).await? {
-                Addressed::Queue(publish) => requests.to_queues.push((at, publish)),
-                Addressed::Topic(publish) => requests.to_topics.push((at, publish)),
-                Addressed::Nowhere(code, detail) => one.failed(code, detail),
+            // By the database: a tick that is refused since what is remembered of its
+            // queue is old does not come again. The message was checked when the
+            // schedule was made; only the bound may be another now.
+            let target = &schedule.settings.target;
+            let check = |message: &Message, most| message.check_size(most, "");
+            let addressed = store.address(target, LookUp::Now, messages, check).await?;
+            match addressed {
+                Ok(request) => requests.add(at, request),
+                Err(reason) => one.failed(reason),
             }
         }
         done.push(one);
@@ -350,7 +251,7 @@ async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Res
     let (arrived, refused) = transaction.publish_all(requests).await?;
     fired.arrived = arrived;
     for (at, why) in refused {
-        done[at].refused(why);
+        done[at].failed(why.reason());
     }
     if !done.is_empty() {
         note(transaction, &done).await?;
@@ -364,12 +265,6 @@ async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Res
     let next = next.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
     fired.next_in = next.into_iter().chain(look_again).min();
     Ok(fired)
-}
-
-enum Addressed {
-    Queue(Publish),
-    Topic(PublishTopic),
-    Nowhere(&'static str, String),
 }
 
 /// The messages that are due; how the schedule goes on stands in `done`.
@@ -386,15 +281,6 @@ fn plan(schedule: &Schedule, now: DateTime<Utc>, done: &mut Done) -> Vec<Message
     ticks
         .map(|tick| settings.message_for(&schedule.name, tick))
         .collect()
-}
-
-/// The body was checked when the schedule was made; the bound may be lower now.
-fn too_large(messages: &[Message], most: u32) -> Option<Addressed> {
-    let size = messages.first()?.content.body.len();
-    (size > most as usize).then(|| {
-        let detail = format!("the body is {size} bytes, over the limit of {most}");
-        Addressed::Nowhere("message-too-large", detail)
-    })
 }
 
 fn failure(done: Done) -> Option<ScheduleFailure> {
