@@ -71,6 +71,7 @@ mod fair;
 mod gateways;
 mod idempotency;
 mod keys;
+mod lookback;
 mod maintenance;
 mod migrations;
 mod numbers;
@@ -102,7 +103,7 @@ mod webhooks;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How to reach a database.
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
@@ -215,7 +216,7 @@ pub struct Store {
     keys_version: Arc<keys::KeysVersion>,
     clock: Arc<replies::Clock>,
     /// Since when no claim is left that should have been removed by then.
-    claims_pruned: Arc<Mutex<Option<Instant>>>,
+    claims_pruned: Arc<Mutex<lookback::Lookback>>,
     door: Arc<door::Seen>,
     schedules: Arc<schedules::Looked>,
     metrics: Arc<Metrics>,

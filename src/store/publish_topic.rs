@@ -11,7 +11,8 @@ use sqlx::postgres::PgRow;
 
 use super::publish::{Bounds, Overflowed, duplicates, place, push_rare, sparse};
 use super::topology::{Binding, Route};
-use super::{Error, Store, Topology, Turn, statements, transaction::On};
+use super::transaction::{On, Transaction};
+use super::{Error, Store, Topology, Turn, statements};
 use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
 
 statements! {
@@ -117,7 +118,7 @@ impl Store {
         Ok(fed)
     }
 
-    pub(super) async fn publish_topic_on(
+    async fn publish_topic_on(
         &self,
         on: &mut On<'_>,
         requests: &[PublishTopic],
@@ -331,6 +332,21 @@ impl Store {
             .publish_topic
             .record(columns.topic_id.len(), began);
         Ok(rows)
+    }
+}
+
+impl Transaction {
+    /// As [`Store::publish_topic`]; what queues that drop their oldest are to give up
+    /// is seen to after the commit ([`Store::drop_overflow`]).
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn publish_topic(
+        &mut self,
+        requests: &[PublishTopic],
+    ) -> Result<(TopicsFed, Bounds), Error> {
+        let (store, mut on) = self.on_store()?;
+        store.publish_topic_on(&mut on, requests).await
     }
 }
 

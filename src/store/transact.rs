@@ -16,13 +16,13 @@
 //! itself its key is locked before it. Then the database gives one up, and it is run
 //! again.
 
-use super::claims::ClaimCompleted;
+use super::claims::{ClaimCompleted, complete};
 use super::publish::{Bounds, Publish, Published, Refusal};
-use super::publish_topic::{Fed, PublishTopic, TopicPublished, TopicRefusal, TopicsFed};
+use super::publish_topic::{Fed, PublishTopic, TopicPublished, TopicRefusal};
 use super::settle::{Fate, Settle, Settled};
 use super::transaction::Transaction;
 use super::{Error, Turn};
-use crate::domain::{ClaimKey, ClaimToken, Disposition, Lease, QueueName};
+use crate::domain::{ClaimKey, ClaimToken, Lease, QueueName};
 
 /// What is to be done.
 #[derive(Debug, Clone, Default)]
@@ -108,15 +108,11 @@ impl Transaction {
         if let Err(refused) = self.end_leases(steps).await? {
             return Ok(Err(refused));
         }
-        for (at, fate) in self
-            .complete_all(&steps.claims)
-            .await?
-            .into_iter()
-            .enumerate()
-        {
+        let completed = complete(&mut self.on()?, &steps.claims).await?;
+        for (at, fate) in completed.into_iter().enumerate() {
             let refusal = match fate {
-                ClaimCompleted::Now => continue,
-                ClaimCompleted::Before => PartRefusal::ClaimDone,
+                ClaimCompleted::Now(_) => continue,
+                ClaimCompleted::Before(_) => PartRefusal::ClaimDone,
                 ClaimCompleted::Lost => PartRefusal::ClaimLost,
             };
             return Ok(Err(Refused::Claim(at, refusal)));
@@ -147,16 +143,6 @@ impl Transaction {
         Ok(Ok(done))
     }
 
-    async fn complete_all(
-        &mut self,
-        claims: &[(ClaimKey, ClaimToken)],
-    ) -> Result<Vec<ClaimCompleted>, Error> {
-        if claims.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.complete(claims).await
-    }
-
     async fn end_leases(&mut self, steps: &Steps) -> Result<Result<(), Refused>, Error> {
         let Steps { acks, nacks, .. } = steps;
         if !acks.is_empty() && !nacks.is_empty() {
@@ -185,10 +171,7 @@ impl Transaction {
                 let Settle {
                     lease, disposition, ..
                 } = &nacks[at];
-                let stays = matches!(
-                    disposition,
-                    Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release
-                );
+                let stays = disposition.stays();
                 let has_returned = returned.contains(&(lease.message_id, lease.token));
                 let refusal = match settled {
                     Settled::Done => continue,
@@ -225,20 +208,5 @@ impl From<TopicRefusal> for PartRefusal {
                 max_ready,
             },
         }
-    }
-}
-
-impl Transaction {
-    /// As [`Store::publish_topic`](super::Store::publish_topic); what queues that drop their oldest are to give
-    /// up is seen to after the commit ([`Store::drop_overflow`](super::Store::drop_overflow)).
-    ///
-    /// # Errors
-    /// Any; the transaction has failed.
-    pub async fn publish_topic(
-        &mut self,
-        requests: &[PublishTopic],
-    ) -> Result<(TopicsFed, Bounds), Error> {
-        let store = self.store.clone();
-        store.publish_topic_on(&mut self.on()?, requests).await
     }
 }

@@ -93,6 +93,12 @@ impl Transaction {
         Ok(On::Within(connection))
     }
 
+    /// By whom, too.
+    pub(super) fn on_store(&mut self) -> Result<(&Store, On<'_>), sqlx::Error> {
+        let (connection, _) = self.taken.parts()?;
+        Ok((&self.store, On::Within(connection)))
+    }
+
     async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         let (connection, _) = self.taken.parts()?;
         sqlx::raw_sql(sql).execute(connection).await?;
@@ -107,8 +113,8 @@ impl std::fmt::Debug for Transaction {
 }
 
 impl Store {
-    /// Runs several statements in one transaction, and again if that had no effect
-    /// and may have one next time.
+    /// Runs several statements in one transaction, for who runs it again by itself if
+    /// that is an [`Error::Retry`], as batchers do.
     ///
     /// # Errors
     /// Any; of [`Error::Unavailable`] it is not known whether it took effect.
@@ -117,6 +123,23 @@ impl Store {
         work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
     ) -> Result<T, Error> {
         self.transaction_within(LONGEST, work).await
+    }
+
+    /// The same, and again if it had no effect and may have one next time.
+    ///
+    /// # Errors
+    /// Any.
+    pub(super) async fn transaction_again<T: Send>(
+        &self,
+        work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
+    ) -> Result<T, Error> {
+        let mut retries = 0;
+        loop {
+            match self.transaction_within(LONGEST, &work).await {
+                Err(error) if error.is_retryable() && retries < RETRIES => retries += 1,
+                ended => return ended,
+            }
+        }
     }
 
     /// The same with another bound from its beginning to its COMMIT, for tests that
@@ -129,17 +152,13 @@ impl Store {
         longest: Duration,
         work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
     ) -> Result<T, Error> {
-        let (mut retries, mut made_partitions) = (0, false);
-        loop {
-            match self.try_transaction(longest, &work).await {
-                Err(error) if error.is_missing_partition() && !made_partitions => {
-                    // Faster than the worker that makes them ahead of need.
-                    self.make_partitions().await?;
-                    made_partitions = true;
-                }
-                Err(error) if error.is_retryable() && retries < RETRIES => retries += 1,
-                ended => return ended,
+        match self.try_transaction(longest, &work).await {
+            Err(error) if error.is_missing_partition() => {
+                // Faster than the worker that makes them ahead of need.
+                self.make_partitions().await?;
+                self.try_transaction(longest, &work).await
             }
+            ended => ended,
         }
     }
 

@@ -18,7 +18,7 @@
 //! transaction that has ended, and what is new; nothing of it grows with how long
 //! a snapshot or a transaction is held.
 //!
-//! Every [`FORGET`] all is looked at anew, since after a fail-over to a standby
+//! Every ten minutes all is looked at anew ([`Forgetting`]), since after a fail-over to a standby
 //! that had not heard of the last transactions their numbers come again.
 //!
 //! # What cannot be published
@@ -36,6 +36,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::arrived::{Arrived, Requests, Undeliverable};
+use super::lookback::{Forgetting, Lookback};
 use super::publish::Refusal;
 use super::publish_topic::TopicRefusal;
 use super::transaction::{End, Transaction};
@@ -52,9 +53,6 @@ statements! {
 /// Messages, and bytes of bodies, that are published in one transaction.
 const ROWS: i64 = 500;
 const BYTES: i64 = 4 * 1024 * 1024;
-
-/// How long it is remembered what was looked at.
-const FORGET: Duration = Duration::from_mins(10);
 
 /// Longer than a transaction lasts that writes down when a refused message is
 /// tried again.
@@ -97,10 +95,9 @@ pub(super) struct Seen(Mutex<State>);
 struct State {
     /// Nothing was left in this snapshot.
     empty: Option<Snapshot>,
-    /// No refused message was due at this time.
-    tried: Option<Instant>,
-    /// When all was last looked at.
-    whole: Option<Instant>,
+    /// When no refused message was due.
+    tried: Lookback,
+    forgetting: Forgetting,
 }
 
 /// What the database is asked for what is new.
@@ -121,19 +118,14 @@ impl Seen {
     pub(super) fn since(&self) -> Since {
         let mut state = self.state();
         let asked = Instant::now();
-        if state.whole.is_none_or(|whole| whole.elapsed() > FORGET) {
-            *state = State {
-                whole: Some(asked),
-                ..State::default()
-            };
+        if state.forgetting.is_due() {
+            (state.empty, state.tried) = (None, Lookback::default());
         }
         let Snapshot { xmax, running } = state.empty.clone().unwrap_or_else(Snapshot::before_all);
         Since {
             xmax,
             running,
-            seconds: state
-                .tried
-                .map_or(1e9, |tried| (tried.elapsed() + SLACK).as_secs_f64()),
+            seconds: state.tried.seconds(SLACK),
             asked,
         }
     }
@@ -145,7 +137,7 @@ impl Seen {
             let empty = Snapshot::of(row)?;
             let mut state = self.state();
             state.empty = Some(empty);
-            state.tried = Some(since.asked);
+            state.tried.nothing_due(since.asked);
         }
         Ok(any)
     }
@@ -210,7 +202,7 @@ impl Store {
     /// Any; nothing was done, or it is not known whether it was.
     pub async fn look_at_door(&self, pass: &mut DoorPass) -> Result<DoorLook, Error> {
         let shared = Arc::new(pass.clone());
-        let looked = self.transaction(move |transaction| {
+        let looked = self.transaction_again(move |transaction| {
             let pass = Arc::clone(&shared);
             Box::pin(async move {
                 Ok(match look(transaction, &pass).await? {
@@ -256,7 +248,7 @@ impl Store {
         }
         let mut state = self.door.state();
         state.empty = pass.first.take().or(state.empty.take());
-        state.tried = Some(pass.since.asked);
+        state.tried.nothing_due(pass.since.asked);
         Ok(DoorLook::Empty(looked.moved))
     }
 }

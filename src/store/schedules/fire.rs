@@ -21,6 +21,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use super::super::arrived::{Arrived, LookUp, Reason, Requests};
+use super::super::lookback::{Forgetting, Lookback};
 use super::super::transaction::{End, Transaction};
 use super::super::{Error, Logged, Store};
 use super::{SCHEDULES_DONE, SCHEDULES_DUE, SCHEDULES_NEXT, Schedule, schedule};
@@ -32,9 +33,6 @@ const SCHEDULES: i64 = 50;
 /// Ticks of one schedule, and bytes of bodies, in one transaction.
 const TICKS: usize = 100;
 const BYTES: usize = 4 * 1024 * 1024;
-
-/// How long it is remembered that nothing is due from before.
-const FORGET: Duration = Duration::from_mins(10);
 
 /// Longer than a transaction lasts that moves a schedule on, and than clocks of
 /// databases are set back.
@@ -49,10 +47,9 @@ pub(in crate::store) struct Looked(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// When all was last looked at.
-    whole: Option<Instant>,
+    forgetting: Forgetting,
     /// When nothing was due.
-    nothing: Option<Instant>,
+    due: Lookback,
     /// Schedules that it could not read, and when it tried to.
     strange: HashMap<i64, Instant>,
 }
@@ -65,21 +62,17 @@ impl Looked {
     /// How many seconds back a tick can be due.
     pub(in crate::store) fn seconds(&self) -> f64 {
         let mut state = self.state();
-        if state.whole.is_none_or(|whole| whole.elapsed() > FORGET) {
-            *state = State {
-                whole: Some(Instant::now()),
-                ..State::default()
-            };
+        if state.forgetting.is_due() {
+            state.due = Lookback::default();
+            state.strange.clear();
         }
-        state
-            .nothing
-            .map_or(1e9, |nothing| (nothing.elapsed() + SLACK).as_secs_f64())
+        state.due.seconds(SLACK)
     }
 
     fn nothing_due(&self, asked: Instant) {
         let mut state = self.state();
         if state.strange.is_empty() {
-            state.nothing = Some(asked);
+            state.due.nothing_due(asked);
         }
     }
 
@@ -183,7 +176,7 @@ impl Store {
     /// One that is tried alone is put into `alone`.
     async fn try_to_fire(&self, how: Try, alone: &Arc<AtomicI64>) -> Result<Fired, Error> {
         let alone = Arc::clone(alone);
-        self.transaction(move |transaction| {
+        self.transaction_again(move |transaction| {
             let alone = Arc::clone(&alone);
             Box::pin(async move { Ok(End::Commit(fire(transaction, how, &alone).await?)) })
         })
