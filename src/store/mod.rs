@@ -80,6 +80,7 @@ mod pool;
 mod publish;
 mod publish_columns;
 mod publish_topic;
+mod publish_topic_columns;
 mod purge;
 mod queue_cache;
 mod queues;

@@ -294,7 +294,7 @@ async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Look, Er
     } else if !refused.is_empty() {
         note_refused(transaction, &entries, &refused).await?;
     }
-    Ok(Look::Done(looked))
+    Ok(Look::Done(Box::new(looked)))
 }
 
 /// Publishes what can be; which cannot. `None`: what was remembered of some queue or
@@ -342,7 +342,7 @@ enum Look {
     /// Nothing is done: it went by what was not so any more.
     Stale,
     /// It did this.
-    Done(Looked),
+    Done(Box<Looked>),
 }
 
 /// What a look has done before the commit.

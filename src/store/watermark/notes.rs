@@ -73,7 +73,7 @@ mod tests {
     fn it_is_asked_once_a_second_for_whom_a_note_waits() {
         let mut state = State::default();
         state.notes.push_back(Note {
-            taken: Instant::now() - HELD_UP * 2,
+            taken: Instant::now().checked_sub(HELD_UP * 2).unwrap(),
             position: 1,
             tally: 1,
             below_xid: Some(10),
@@ -82,7 +82,8 @@ mod tests {
         assert!(state.is_held_up(7));
         assert!(!state.is_held_up(7), "it was asked just now");
         assert!(state.is_held_up(8), "another holds it up");
-        state.asked = state.asked.map(|(xmin, at)| (xmin, at - ASK_AGAIN));
+        let (xmin, at) = state.asked.unwrap();
+        state.asked = Some((xmin, at.checked_sub(ASK_AGAIN).unwrap()));
         assert!(state.is_held_up(8), "that was a while ago");
     }
 }
