@@ -442,7 +442,7 @@ COMMENT ON COLUMN postrider.attempts.outcome IS 'nacked, rejected (dead-lettered
 -- token. Stops at the first that is delayed, has outlived its time or would follow a
 -- dead letter.
 CREATE FUNCTION postrider.follow(
-    of_queue bigint, of_messages bigint[], tokens bigint[], leases_ms bigint[], rooms bigint[])
+    of_queue bigint, of_messages bigint[], tokens bigint[], lease_ms bigint, rooms bigint[])
 RETURNS TABLE (
     message_id bigint, token bigint, attempt integer, priority smallint,
     lease_expires_at timestamptz, straggler boolean, place bigint)
@@ -483,10 +483,10 @@ BEGIN
 
     RETURN QUERY
     WITH head AS MATERIALIZED (
-        SELECT h.key, i.token, i.lease_ms, i.room, turn.floor, hold.dead_at AS held_at
+        SELECT h.key, i.token, i.room, turn.floor, hold.dead_at AS held_at
         FROM unnest(locked_keys, heads) AS h (key, message_id)
-        JOIN unnest(of_messages, tokens, leases_ms, rooms)
-            AS i (message_id, token, lease_ms, room) ON i.message_id = h.message_id
+        JOIN unnest(of_messages, tokens, rooms) AS i (message_id, token, room)
+            ON i.message_id = h.message_id
         CROSS JOIN LATERAL (
             SELECT turns.floor
             FROM postrider.turns
@@ -509,7 +509,7 @@ BEGIN
         ) AS hold ON true
     ),
     next AS MATERIALIZED (
-        SELECT head.token, head.lease_ms, behind.tid
+        SELECT head.token, behind.tid
         FROM head
         CROSS JOIN LATERAL (
             SELECT l.tid, bool_and(l.may) OVER (ORDER BY l.position) AS may
@@ -534,14 +534,14 @@ BEGIN
         SET is_out = true
         FROM next
         WHERE lined_up.ctid = next.tid AND NOT lined_up.is_out
-        RETURNING lined_up.*, next.token, next.lease_ms
+        RETURNING lined_up.*, next.token
     ),
     leased AS (
         INSERT INTO postrider.parked
             (queue_id, message_id, wake_at, token, leased_at, expires_at, attempts, priority,
              own_ttl, straggler)
         SELECT
-            g.queue_id, g.message_id, now() + g.lease_ms * interval '1 ms', g.token, now(),
+            g.queue_id, g.message_id, now() + lease_ms * interval '1 ms', g.token, now(),
             g.expires_at, g.attempts + 1, g.priority, true, g.straggler
         FROM gone_out AS g
     ),
@@ -551,7 +551,7 @@ BEGIN
     )
     SELECT
         g.message_id, g.token, g.attempts + 1, g.priority,
-        now() + g.lease_ms * interval '1 ms', g.straggler, g.position
+        now() + lease_ms * interval '1 ms', g.straggler, g.position
     FROM gone_out AS g;
 END;
 $$;

@@ -1,10 +1,10 @@
 -- The SQL door: messages that an application publishes in a transaction of its
--- own, by a function. src/store/door.rs says how they go on from here.
+-- own, by a function. src/store/door/mod.rs says how they go on from here.
 --
 -- What is here does not touch the tables that messages move through. Positions
 -- there are drawn in transactions that last for less than a minute, which the
--- watermarks rest on (src/store/watermark.rs); an application's may last for an
--- hour. So the functions only write down what was asked, in a table that the
+-- watermarks rest on (src/store/watermark/mod.rs); an application's may last for
+-- an hour. So the functions only write down what was asked, in a table that the
 -- gateways look into.
 
 CREATE TABLE postrider.door (
@@ -38,7 +38,7 @@ CREATE TABLE postrider.door (
 -- As in messages: compressing costs more processor time than it saves.
 ALTER TABLE postrider.door ALTER COLUMN body SET STORAGE EXTERNAL;
 COMMENT ON TABLE postrider.door IS 'What postrider.publish and publish_topic were called with, until a gateway has taken it: milliseconds after the commit.';
-COMMENT ON COLUMN postrider.door.xid IS 'The transaction that asked: leads the key, so that a look needs not go over what was looked at before (src/store/door.rs).';
+COMMENT ON COLUMN postrider.door.xid IS 'The transaction that asked: leads the key, so that a look needs not go over what was looked at before (src/store/door/mod.rs).';
 COMMENT ON COLUMN postrider.door.id IS 'The ticket that the call returned; in the order of the calls.';
 COMMENT ON COLUMN postrider.door.asked_at IS 'When the function was called.';
 COMMENT ON COLUMN postrider.door.queue IS 'The name of the queue to publish to.';

@@ -17,7 +17,7 @@ use super::events::Events;
 use super::receivers::Receivers;
 use super::requests::{Passing, TURNS};
 use super::{Batcher, Broker};
-use crate::domain::{DeadReason, Disposition, Event, Lease, Seconds};
+use crate::domain::{DeadReason, Event, Lease, Seconds};
 use crate::store::{
     Delivery, Error, Fate, Promoted, Queue, Redriven, Settle, Settled, Store, SweptTo, Turn,
     Unblocked,
@@ -141,13 +141,7 @@ impl Broker {
             .filter(|(_, item)| returned.contains(&(item.lease.message_id, item.lease.token)));
         Ok(Returned(
             places
-                .map(|(place, item)| {
-                    let stays = matches!(
-                        item.disposition,
-                        Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release
-                    );
-                    (place, stays)
-                })
+                .map(|(place, item)| (place, item.disposition.stays()))
                 .collect(),
         ))
     }

@@ -84,6 +84,17 @@ pub enum Disposition {
     Expire,
 }
 
+impl Disposition {
+    /// Whether the message stays in its queue.
+    #[must_use]
+    pub fn stays(self) -> bool {
+        match self {
+            Self::Requeue(_) | Self::Release | Self::Postpone(_) => true,
+            Self::DeadLetter(_) | Self::Drop | Self::Expire => false,
+        }
+    }
+}
+
 /// Decides. `attempts` are those made, the failed one included; `chance` is a
 /// number in `[0, 1)` for the jitter.
 ///

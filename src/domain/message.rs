@@ -110,6 +110,22 @@ impl Message {
         }
     }
 
+    /// Checks the message against the most bytes that its queue or topic takes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn check_size(&self, max_bytes: u32, at: &str) -> Result<(), Error> {
+        let (size, limit) = (self.content.body.len(), max_bytes as usize);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(Error::TooLarge {
+            pointer: format!("{at}/body"),
+            size,
+            limit,
+        })
+    }
+
     /// Checks the message against the rules and the most bytes that its queue or
     /// topic takes. `at` is the JSON pointer of the message in the request (empty
     /// if it is the whole), `now` the time for the bound on `deliver_at`.
@@ -117,14 +133,7 @@ impl Message {
     /// # Errors
     /// [`Error::TooLarge`], or [`Error::Invalid`] with each part that is wrong.
     pub fn check(&self, max_bytes: u32, at: &str, now: DateTime<Utc>) -> Result<(), Error> {
-        let limit = max_bytes as usize;
-        if self.content.body.len() > limit {
-            return Err(Error::TooLarge {
-                pointer: format!("{at}/body"),
-                size: self.content.body.len(),
-                limit,
-            });
-        }
+        self.check_size(max_bytes, at)?;
         let mut wrong = Vec::new();
         let mut demand = |holds: bool, field: &str, detail: &str| {
             if !holds {

@@ -220,24 +220,21 @@ impl Scopes {
     /// The patterns of the names that it sees; `None` is all.
     #[must_use]
     pub fn patterns(&self) -> Option<Vec<String>> {
-        if self.0.contains(&Scope::Admin) {
-            return None;
-        }
-        let patterns = self.0.iter().filter_map(|scope| match scope {
-            Scope::Named(_, pattern) => Some(pattern.to_string()),
-            _ => None,
-        });
-        Some(patterns.collect())
+        self.patterns_where(|_| true)
     }
 
     /// The patterns of the names that it has this verb for; `None` is all.
     #[must_use]
     pub fn patterns_of(&self, verb: Verb) -> Option<Vec<String>> {
+        self.patterns_where(|of| of == verb)
+    }
+
+    fn patterns_where(&self, is_wanted: impl Fn(Verb) -> bool) -> Option<Vec<String>> {
         if self.0.contains(&Scope::Admin) {
             return None;
         }
         let patterns = self.0.iter().filter_map(|scope| match scope {
-            Scope::Named(of, pattern) if *of == verb => Some(pattern.to_string()),
+            Scope::Named(verb, pattern) if is_wanted(*verb) => Some(pattern.to_string()),
             _ => None,
         });
         Some(patterns.collect())

@@ -129,8 +129,9 @@ impl Store {
             };
             lined_up_from = rows.len();
             let room = peek.limit + 1 - i64::try_from(rows.len()).unwrap_or(i64::MAX);
-            let queue = self.queue_by_id(queue_id).await?;
-            if room > 0 && queue.is_some_and(|queue| queue.has_lines()) {
+            let may_line_up = room > 0
+                && (self.queue_by_id(queue_id).await?).is_some_and(|queue| queue.has_lines());
+            if may_line_up {
                 let lined_up = sqlx::query(BROWSE_LINED_UP)
                     .bind(queue_id)
                     .bind(if priority < 0 { position } else { 0 })

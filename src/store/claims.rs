@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
-use sqlx::postgres::PgRow;
 
+use super::lookback::Lookback;
 use super::transaction::{On, Transaction};
 use super::{Error, Store, statements};
 use crate::domain::{ClaimKey, ClaimToken, Seconds};
@@ -58,13 +58,13 @@ pub enum ClaimTaken {
     Done(ClaimDone),
 }
 
-/// What became of a claim that a transaction completes.
+/// What became of a claim that is to be completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClaimCompleted {
     /// It is done now.
-    Now,
+    Now(ClaimDone),
     /// It was done before, with the same token.
-    Before,
+    Before(ClaimDone),
     /// Somebody else has taken it since, or it is not there.
     Lost,
 }
@@ -89,49 +89,32 @@ pub enum ClaimGivenUp {
     Lost,
 }
 
-/// Completes claims, as a query to run wherever: alone, or inside of a
-/// transaction. Read the rows with [`completed`].
-pub(super) fn completing(
+/// Completes claims; what became of each, in order.
+pub(super) async fn complete(
+    on: &mut On<'_>,
     claims: &[(ClaimKey, ClaimToken)],
-) -> sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments> {
+) -> Result<Vec<ClaimCompleted>, Error> {
+    if claims.is_empty() {
+        return Ok(Vec::new());
+    }
     let keys: Vec<&str> = claims.iter().map(|(key, _)| key.as_str()).collect();
     let tokens: Vec<i64> = claims.iter().map(|(_, token)| token.0).collect();
-    sqlx::query(COMPLETE_CLAIMS).bind(keys).bind(tokens)
-}
-
-/// The rows of [`completing`], in order of the claims; `None` is one that
-/// somebody else has taken since, or that is not there.
-pub(super) fn completed(rows: &[PgRow]) -> Result<Vec<Option<ClaimDone>>, Error> {
-    let read = |row: &PgRow| {
-        let done_at: Option<DateTime<Utc>> = row.try_get("done_at")?;
-        let until: Option<DateTime<Utc>> = row.try_get("until")?;
-        Ok(done_at
-            .zip(until)
-            .map(|(done_at, until)| ClaimDone { done_at, until }))
-    };
-    rows.iter().map(read).collect()
-}
-
-impl Transaction {
-    /// Completes claims; what became of each, in order.
-    ///
-    /// # Errors
-    /// Any; the transaction has failed.
-    pub(super) async fn complete(
-        &mut self,
-        claims: &[(ClaimKey, ClaimToken)],
-    ) -> Result<Vec<ClaimCompleted>, Error> {
-        let rows = self.on()?.fetch_all(completing(claims)).await?;
-        let done = completed(&rows)?;
-        let fate = |(row, done): (&PgRow, Option<ClaimDone>)| {
-            Ok(match (done, row.try_get("is_new")?) {
-                (None, _) => ClaimCompleted::Lost,
-                (Some(_), true) => ClaimCompleted::Now,
-                (Some(_), false) => ClaimCompleted::Before,
+    let query = sqlx::query(COMPLETE_CLAIMS).bind(keys).bind(tokens);
+    let rows = on.fetch_all(query).await?;
+    rows.iter()
+        .map(|row| {
+            let (Some(done_at), Some(until)) = (row.try_get("done_at")?, row.try_get("until")?)
+            else {
+                return Ok(ClaimCompleted::Lost);
+            };
+            let done = ClaimDone { done_at, until };
+            Ok(if row.try_get("is_new")? {
+                ClaimCompleted::Now(done)
+            } else {
+                ClaimCompleted::Before(done)
             })
-        };
-        rows.iter().zip(done).map(fate).collect()
-    }
+        })
+        .collect()
 }
 
 /// Takes a claim as a statement of its own, or in a transaction.
@@ -208,8 +191,11 @@ impl Store {
         token: ClaimToken,
     ) -> Result<Option<ClaimDone>, Error> {
         let claims = [(key.clone(), token)];
-        let rows = completing(&claims).fetch_all(&self.pool).await?;
-        Ok(completed(&rows)?.pop().flatten())
+        let completed = complete(&mut On::Alone(&self.pool), &claims).await?;
+        Ok(match completed.first() {
+            Some(ClaimCompleted::Now(done) | ClaimCompleted::Before(done)) => Some(*done),
+            Some(ClaimCompleted::Lost) | None => None,
+        })
     }
 
     /// Gives a claim up, so that others may take it.
@@ -242,12 +228,7 @@ impl Store {
     /// Any.
     pub(super) async fn prune_claims(&self, rows: i64) -> Result<i64, Error> {
         let asked = Instant::now();
-        let pruned = *self.claims_pruned();
-        let from = match pruned {
-            Some(pruned) => (pruned.elapsed() + GRACE + SLACK).as_secs_f64(),
-            // All that there is.
-            None => Seconds::YEAR.to_duration().as_secs_f64() * 100.0,
-        };
+        let from = self.claims_pruned().seconds(GRACE + SLACK);
         let row = sqlx::query(PRUNE_CLAIMS)
             .bind(rows)
             .bind(from)
@@ -255,12 +236,12 @@ impl Store {
             .await?;
         let removed = row.try_get(0)?;
         if removed < rows {
-            *self.claims_pruned() = Some(asked);
+            self.claims_pruned().nothing_due(asked);
         }
         Ok(removed)
     }
 
-    fn claims_pruned(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    fn claims_pruned(&self) -> std::sync::MutexGuard<'_, Lookback> {
         self.claims_pruned
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -20,8 +20,12 @@ pub(super) async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let silence = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
     tokio::time::timeout(limit, work)
         .await
-        .unwrap_or_else(|_| Err(silence().into()))
+        .unwrap_or_else(|_| Err(too_late()))
+}
+
+/// What did not end in time fails with this.
+pub(super) fn too_late() -> sqlx::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into()
 }

@@ -48,7 +48,7 @@ impl Store {
              WHERE id = ANY($1) AND NOT fair_seen AND NOT ordered RETURNING id",
         )
         .bind(queue_ids)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.hot)
         .await?;
         if !changed.is_empty() {
             self.queues.remove_ids(queue_ids);

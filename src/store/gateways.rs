@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
-use super::{CONNECT, Error, SESSION, Store, connect};
+use super::{CONNECT, Error, SESSION, Store, connect, statements};
+
+statements! {
+    HEARTBEAT = "heartbeat";
+}
 
 /// The channel that all gateways listen on.
 const CHANNEL: &str = "postrider_ready";
@@ -32,47 +36,19 @@ impl Store {
     ) -> Result<Beat, Error> {
         let door = self.door.since();
         let asked = Instant::now();
-        let row = sqlx::query(
-            "WITH beat AS (
-                INSERT INTO postrider.gateways (id, waiting) VALUES ($1, $2)
-                ON CONFLICT (id) DO UPDATE SET seen_at = now(), waiting = excluded.waiting
-             ), gone AS (
-                DELETE FROM postrider.gateways
-                WHERE seen_at < now() - interval '1 day' AND id <> $1
-             )
-             SELECT EXISTS (
-                SELECT FROM postrider.gateways
-                WHERE id <> $1 AND seen_at > now() - interval '10 s'),
-                (SELECT keys_version FROM postrider.cluster),
-                now(),
-                EXISTS (SELECT FROM postrider.door WHERE door.xid >= $3::text::xid8)
-                OR EXISTS (
-                    SELECT FROM unnest($4::text[]::xid8[]) AS ran (xid)
-                    CROSS JOIN LATERAL (
-                        SELECT FROM postrider.door WHERE door.xid = ran.xid LIMIT 1) AS hit
-                    WHERE pg_visible_in_snapshot(ran.xid, pg_current_snapshot()))
-                OR EXISTS (
-                    SELECT FROM postrider.door_refused
-                    WHERE next_try_at <= now()
-                      AND next_try_at >= now() - $5 * interval '1 s') AS door,
-                pg_snapshot_xmax(pg_current_snapshot())::text AS xmax,
-                ARRAY(SELECT x::text FROM pg_snapshot_xip(pg_current_snapshot()) AS x) AS running,
-                (SELECT ceil(extract(epoch FROM min(next_run) - now()) * 1000)::bigint
-                 FROM postrider.schedules
-                 WHERE next_run >= now() - $6 * interval '1 s') AS next_run_in_ms",
-        )
-        .bind(gateway_id)
-        .bind(sqlx::types::Json(waiting))
-        .bind(&door.xmax)
-        .bind(&door.running)
-        .bind(door.seconds)
-        .bind(self.schedules.seconds())
-        .fetch_one(&self.pool)
-        .await?;
-        self.keys_version.note(row.try_get(1)?, asked);
-        self.clock.note(row.try_get(2)?, asked);
+        let row = sqlx::query(HEARTBEAT)
+            .bind(gateway_id)
+            .bind(sqlx::types::Json(waiting))
+            .bind(&door.xmax)
+            .bind(&door.running)
+            .bind(door.seconds)
+            .bind(self.schedules.seconds())
+            .fetch_one(&self.pool)
+            .await?;
+        self.keys_version.note(row.try_get("keys_version")?, asked);
+        self.clock.note(row.try_get("now")?, asked);
         Ok(Beat {
-            others: row.try_get(0)?,
+            others: row.try_get("others")?,
             door: self.door.note(&door, &row)?,
             next_run_in: row
                 .try_get::<Option<i64>, _>("next_run_in_ms")?

@@ -153,7 +153,7 @@ impl Store {
         + Sync
         + 'static,
     ) -> Result<Result<Effect<T, R>, Seen>, Error> {
-        self.transaction(move |transaction| {
+        self.transaction_again(move |transaction| {
             let effect = effect.clone();
             Box::pin(async move {
                 match transaction.take(&[once]).await?.pop() {

@@ -43,8 +43,9 @@
 //!
 //! # Rules
 //!
-//! - One public method is one statement, or one [`transaction`], or says why not. A single statement
-//!   commits by itself, so a caller that goes away leaves nothing half-done.
+//! - One public method is one statement, or one [`transaction`], or says why not.
+//!   A single statement commits by itself, so a caller that goes away leaves
+//!   nothing half-done.
 //! - The database's clock decides; Rust passes durations.
 //! - Statements that change a message's state are in `sql/`, with the states
 //!   before and after in their header.
@@ -70,6 +71,7 @@ mod fair;
 mod gateways;
 mod idempotency;
 mod keys;
+mod lookback;
 mod maintenance;
 mod migrations;
 mod numbers;
@@ -78,6 +80,7 @@ mod pool;
 mod publish;
 mod publish_columns;
 mod publish_topic;
+mod publish_topic_columns;
 mod purge;
 mod queue_cache;
 mod queues;
@@ -101,7 +104,7 @@ mod webhooks;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How to reach a database.
 pub use sqlx::postgres::PgConnectOptions as ConnectOptions;
@@ -130,7 +133,7 @@ pub use publish_topic::{
 pub use queues::{Put, Queue};
 pub use replies::{Answer, Answered, Reply, ReplyRead, ReplyTo};
 pub use schedules::{Fired, Schedule, ScheduleFailure};
-pub use schemas::{NewSchema, SchemaOf, SchemaVersion};
+pub use schemas::{NewSchema, NoSchema, SchemaOf, SchemaVersion};
 pub use settle::{Fate, Settle, Settled};
 pub use storage::{Holder, HotTable, KeptFor, Partition, Storage};
 pub use stream::Retained;
@@ -202,7 +205,8 @@ pub struct Store {
     pool: Pool,
     /// For publish, claim and the ends of leases: a few connections that are
     /// always busy, so that what their sessions have cached is warm, and that no
-    /// listing or sweep holds.
+    /// listing, sweep or transaction holds. So what is read inside a transaction
+    /// goes over these: with `pool` it might wait for its own connection.
     hot: Pool,
     probe: Arc<watch::Probe>,
     storage: Arc<storage::Observed>,
@@ -213,7 +217,7 @@ pub struct Store {
     keys_version: Arc<keys::KeysVersion>,
     clock: Arc<replies::Clock>,
     /// Since when no claim is left that should have been removed by then.
-    claims_pruned: Arc<Mutex<Option<Instant>>>,
+    claims_pruned: Arc<Mutex<lookback::Lookback>>,
     door: Arc<door::Seen>,
     schedules: Arc<schedules::Looked>,
     metrics: Arc<Metrics>,
@@ -374,6 +378,7 @@ impl Store {
             purge::STATEMENTS,
             dead_letters::STATEMENTS,
             counts::STATEMENTS,
+            gateways::STATEMENTS,
             watermark::STATEMENTS,
             maintenance::STATEMENTS,
             numbers::STATEMENTS,

@@ -1,10 +1,10 @@
 //! Making partitions ahead of need and dropping those that nothing needs.
 //!
 //! Bodies are never deleted: a partition of `messages` is dropped whole when no
-//! row of `ready`, `parked` or `lined_up` points into it and no topic retains a message of
-//! it; the partition of `stream` over the same ids goes with it. A few stragglers would pin it, a
-//! message delayed by a week for instance; once they are all that is left,
-//! their bodies are copied to `stragglers` and the partition goes.
+//! row of `ready`, `parked` or `lined_up` points into it and no topic retains a
+//! message of it; the partition of `stream` over the same ids goes with it. A few
+//! stragglers would pin it, a message delayed by a week for instance; once they are
+//! all that is left, their bodies are copied to `stragglers` and the partition goes.
 //!
 //! A new partition is built apart and attached, which does not lock out
 //! publishes; dropping one does for an instant, so it gives up after 50 ms of
@@ -174,8 +174,8 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// Drops the days of dedup ids, idempotency keys and attempts that are over, those of pushes
-    /// after `push_attempt_days`, and replies whose time is over.
+    /// Drops the days of dedup ids, idempotency keys and attempts that are over, those
+    /// of pushes after `push_attempt_days`, and replies whose time is over.
     ///
     /// # Errors
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.

@@ -397,8 +397,8 @@ impl Transaction {
         &mut self,
         requests: &[Publish],
     ) -> Result<(Vec<PublishResult>, Bounds), Error> {
-        let store = self.store.clone();
-        store.publish_on(&mut self.on()?, requests).await
+        let (store, mut on) = self.on_store()?;
+        store.publish_on(&mut on, requests).await
     }
 }
 

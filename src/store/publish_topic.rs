@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::{Bounds, Overflowed, duplicates, place, push_rare, sparse};
+use super::publish::{Bounds, Overflowed, duplicates, place, sparse};
+use super::publish_topic_columns::Columns;
 use super::topology::{Binding, Route};
-use super::{Error, Store, Topology, Turn, statements, transaction::On};
-use crate::domain::{Headers, Message, Overflow, QueueName, RoutingKey, Seconds};
+use super::transaction::{On, Transaction};
+use super::{Error, Store, Topology, Turn, statements};
+use crate::domain::{Message, Overflow, QueueName, RoutingKey};
 
 statements! {
     PUBLISH_TOPIC = "publish_topic";
@@ -117,7 +118,7 @@ impl Store {
         Ok(fed)
     }
 
-    pub(super) async fn publish_topic_on(
+    async fn publish_topic_on(
         &self,
         on: &mut On<'_>,
         requests: &[PublishTopic],
@@ -334,6 +335,21 @@ impl Store {
     }
 }
 
+impl Transaction {
+    /// As [`Store::publish_topic`]; what queues that drop their oldest are to give up
+    /// is seen to after the commit ([`Store::drop_overflow`]).
+    ///
+    /// # Errors
+    /// Any; the transaction has failed.
+    pub async fn publish_topic(
+        &mut self,
+        requests: &[PublishTopic],
+    ) -> Result<(TopicsFed, Bounds), Error> {
+        let (store, mut on) = self.on_store()?;
+        store.publish_topic_on(&mut on, requests).await
+    }
+}
+
 /// Every copy that a request makes: the subscription it is made for.
 fn targets(request: &PublishTopic) -> impl Iterator<Item = &Binding> {
     request
@@ -365,80 +381,5 @@ impl Row {
                 self.reached
             },
         }
-    }
-}
-
-/// The messages turned into the statement's arrays.
-#[derive(Default)]
-struct Columns<'a> {
-    topic_id: Vec<i64>,
-    topic: Vec<&'a str>,
-    routing_key: Vec<&'a str>,
-    body: Vec<&'a [u8]>,
-    content_type: Vec<Option<&'a str>>,
-    headers: Vec<Option<sqlx::types::Json<&'a Headers>>>,
-    key: Vec<Option<&'a str>>,
-    delay_ms: Vec<Option<i64>>,
-    deliver_at: Vec<Option<DateTime<Utc>>>,
-    ttl_ms: Vec<Option<i64>>,
-    priority: Vec<i16>,
-    correlation_id: Vec<Option<&'a str>>,
-    reply_to: Vec<Option<&'a str>>,
-    traceparent: Vec<Option<&'a str>>,
-    tracestate: Vec<Option<&'a str>>,
-    schema_version: Vec<Option<i32>>,
-    dedup_id: Vec<Option<&'a str>>,
-    dedup_window_ms: Vec<i64>,
-    queues_to: Vec<i64>,
-    queues_from: Vec<i64>,
-    /// Of all messages, one after the other.
-    queues: Vec<i64>,
-    fair: Vec<Option<bool>>,
-    /// Whether any copy may have to wait for its key's turn.
-    line_up: bool,
-}
-
-impl<'a> Columns<'a> {
-    fn push(&mut self, topology: &'a Topology, routed: &'a Routed) {
-        let Topology {
-            topic,
-            subscriptions,
-        } = topology;
-        let message = &routed.message;
-        self.topic_id.push(topic.id);
-        self.topic.push(topic.name.as_str());
-        self.routing_key.push(routed.routing_key.as_str());
-        self.body.push(&message.content.body);
-        self.content_type
-            .push(message.content.content_type.as_deref());
-        self.headers
-            .push((!message.headers.is_empty()).then_some(sqlx::types::Json(&message.headers)));
-        self.key.push(message.key.as_deref());
-        self.delay_ms.push(message.delay.map(Seconds::as_millis));
-        self.deliver_at
-            .push(message.deliver_at.map(|t| t.max(DateTime::UNIX_EPOCH)));
-        self.ttl_ms.push(message.ttl.map(Seconds::as_millis));
-        self.priority.push(message.priority);
-        self.correlation_id.push(message.correlation_id.as_deref());
-        self.reply_to.push(message.reply_to.as_deref());
-        self.traceparent.push(message.traceparent.as_deref());
-        self.tracestate.push(message.tracestate.as_deref());
-        let rows = self.topic_id.len();
-        push_rare(&mut self.schema_version, rows, message.schema_version);
-        self.dedup_id.push(message.dedup_id.as_deref());
-        self.dedup_window_ms
-            .push(topic.settings.dedup_window.as_millis());
-        let count = |queues: &Vec<i64>| i64::try_from(queues.len()).unwrap_or(i64::MAX);
-        self.queues_from.push(count(&self.queues));
-        let places = routed.route.queues.iter();
-        self.queues
-            .extend(places.map(|place| subscriptions[*place].queue_id));
-        self.queues_to.push(count(&self.queues));
-        push_rare(&mut self.fair, self.topic_id.len(), message.fair);
-        self.line_up |= routed.route.queues.iter().any(|place| {
-            let binding = &subscriptions[*place];
-            // An ordered queue wants it even where there is no key.
-            binding.ordered || message.key.is_some() && message.fair.unwrap_or(binding.fair)
-        });
     }
 }

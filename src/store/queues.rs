@@ -146,7 +146,7 @@ impl Store {
             "SELECT {COLUMNS} FROM postrider.queues WHERE name = $1"
         )))
         .bind(name.as_str())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.hot)
         .await?;
         if let Some(row) = row {
             Ok(Some(self.queues.insert(queue(&row)?)))
@@ -168,7 +168,7 @@ impl Store {
             "SELECT {COLUMNS} FROM postrider.queues WHERE id = $1"
         )))
         .bind(id)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.hot)
         .await?;
         row.map(|row| Ok(self.queues.insert(queue(&row)?)))
             .transpose()

@@ -50,7 +50,7 @@ impl Store {
             .bind(queue_id)
             .bind(message_ids)
             .bind(tokens)
-            .bind(vec![lease.as_millis(); rooms.len()])
+            .bind(lease.as_millis())
             .bind(rooms)
             .fetch_all(&self.hot)
             .await?;

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::arrived::Reason;
 use super::{Error, Store, statements};
 use crate::domain::{self, Compatibility, Message, QueueName, Schema, UniqueNames};
 
@@ -35,6 +36,15 @@ pub struct SchemaVersion {
     pub compatibility: Compatibility,
     /// When it was put.
     pub created_at: DateTime<Utc>,
+}
+
+/// Why there is no schema to check with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSchema {
+    /// There is no such version; or its owner is gone.
+    Gone,
+    /// This gateway cannot compile it.
+    Unusable,
 }
 
 /// A version to come.
@@ -145,7 +155,7 @@ impl Store {
         )))
         .bind(of.id())
         .bind(version)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.hot)
         .await?;
         row.map(|row| read(&row)).transpose()
     }
@@ -193,58 +203,85 @@ impl Store {
         row.map_or(Ok(0), |row| Ok(row.try_get(0)?))
     }
 
-    /// Checks a message that did not come over HTTP with this version, and notes it
-    /// there; or the code of a refusal, and the same in words. What was published
-    /// before under its dedup id is let through: it is not stored.
+    /// A version, compiled, which may take a while the first time.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn schema(
+        &self,
+        of: SchemaOf,
+        version: i32,
+    ) -> Result<Result<Arc<Schema>, NoSchema>, Error> {
+        if let Some(schema) = self.schemas.get((of, version)) {
+            return Ok(Ok(schema));
+        }
+        let Some(stored) = self.schema_version(of, version).await? else {
+            return Ok(Err(NoSchema::Gone));
+        };
+        let compiling = tokio::task::spawn_blocking(move || {
+            let UniqueNames(schema) =
+                serde_json::from_str(&stored.schema).map_err(|error| error.to_string())?;
+            Schema::compile(&schema).map_err(|error| error.to_string())
+        });
+        match compiling
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()))
+        {
+            Ok(schema) => {
+                let schema = Arc::new(schema);
+                self.keep_schema(of, version, &schema);
+                Ok(Ok(schema))
+            }
+            // It compiled when it was put: by another version of the gateway.
+            Err(error) => {
+                tracing::error!(?of, version, error, "a stored schema does not compile");
+                Ok(Err(NoSchema::Unusable))
+            }
+        }
+    }
+
+    /// Checks a message that did not come over HTTP with this version; or the code of
+    /// a refusal, and the same in words. What was published before under its dedup id
+    /// is let through: it is not stored.
     pub(super) async fn check_by_schema(
         &self,
         of: SchemaOf,
         version: i32,
-        message: &mut Message,
-    ) -> Result<Result<(), (&'static str, String)>, Error> {
-        message.schema_version = Some(version);
-        let text = match self.compiled_schema(of, version) {
-            Some(schema) => Err(schema),
-            None => match self.schema_version(of, version).await? {
-                Some(stored) => Ok(stored.schema),
-                // Its owner is gone, which the publish will find.
-                None => return Ok(Ok(())),
-            },
+        message: &Message,
+    ) -> Result<Result<(), Reason>, Error> {
+        let unusable = || ("internal", "this gateway cannot use the schema".to_owned());
+        let schema = match self.schema(of, version).await? {
+            Ok(schema) => schema,
+            // Its owner is gone, which the publish will find.
+            Err(NoSchema::Gone) => return Ok(Ok(())),
+            Err(NoSchema::Unusable) => return Ok(Err(unusable())),
         };
-        let (store, content) = (self.clone(), message.content.clone());
-        // A large body, or a schema, takes a while.
-        let checking = tokio::task::spawn_blocking(move || {
-            let schema = match text {
-                Err(schema) => schema,
-                Ok(text) => {
-                    let schema = compile(&text)?;
-                    store.keep_schema(of, version, &schema);
-                    schema
-                }
-            };
-            let checked = schema.check_content(&content, Schema::MAX_NAMED);
-            checked.map_err(|mut parts| {
-                for part in &mut parts {
-                    part.pointer.insert_str(0, "/body");
-                }
-                let parts = domain::Error::Invalid(parts);
-                let detail = format!("version {version} of the schema: {parts}");
-                ("schema-violation", detail)
-            })
-        });
-        let checked = checking.await.unwrap_or_else(|_| Err(strange()));
-        if let (Err(("schema-violation", _)), Some(dedup_id)) = (&checked, &message.dedup_id)
+        let checked = if message.content.body.len() <= Schema::INLINE {
+            schema.check_content(&message.content, Schema::MAX_NAMED)
+        } else {
+            let content = message.content.clone();
+            let checking = tokio::task::spawn_blocking(move || {
+                schema.check_content(&content, Schema::MAX_NAMED)
+            });
+            match checking.await {
+                Ok(checked) => checked,
+                Err(_) => return Ok(Err(unusable())),
+            }
+        };
+        let Err(mut parts) = checked else {
+            return Ok(Ok(()));
+        };
+        if let Some(dedup_id) = &message.dedup_id
             && self.are_published(of.id(), &[dedup_id.as_str()]).await?
         {
             return Ok(Ok(()));
         }
-        Ok(checked)
-    }
-
-    /// A version, compiled, if this gateway has used it before.
-    #[must_use]
-    pub fn compiled_schema(&self, of: SchemaOf, version: i32) -> Option<Arc<Schema>> {
-        self.schemas.get((of, version))
+        for part in &mut parts {
+            part.pointer.insert_str(0, "/body");
+        }
+        let parts = domain::Error::Invalid(parts);
+        let detail = format!("version {version} of the schema: {parts}");
+        Ok(Err(("schema-violation", detail)))
     }
 
     /// Keeps a compiled version.
@@ -259,17 +296,6 @@ impl Store {
             SchemaOf::Topic(_) => self.topologies.forget(),
         }
     }
-}
-
-/// It compiled when it was put: by another version of the gateway.
-fn compile(text: &str) -> Result<Arc<Schema>, (&'static str, String)> {
-    let schema = serde_json::from_str(text).ok();
-    let schema = schema.and_then(|UniqueNames(schema)| Schema::compile(&schema).ok());
-    schema.map(Arc::new).ok_or_else(strange)
-}
-
-fn strange() -> (&'static str, String) {
-    ("internal", "this gateway cannot use the schema".to_owned())
 }
 
 fn read(row: &PgRow) -> Result<SchemaVersion, Error> {

@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// Any; whether the acks took effect is then not known.
     pub async fn ack(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
-        self.ack_on(&mut On::Alone(&self.hot), ACK, leases).await
+        self.ack_on(&mut On::Alone(&self.hot), leases, false).await
     }
 
     /// The same where any of the queues is ordered: those that are leased before
@@ -79,15 +79,14 @@ impl Store {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub async fn ack_ordered(&self, leases: &[Lease]) -> Result<Vec<Settled>, Error> {
-        self.ack_on(&mut On::Alone(&self.hot), ACK_ORDERED, leases)
-            .await
+        self.ack_on(&mut On::Alone(&self.hot), leases, true).await
     }
 
     async fn ack_on(
         &self,
         on: &mut On<'_>,
-        statement: &'static str,
         leases: &[Lease],
+        ordered: bool,
     ) -> Result<Vec<Settled>, Error> {
         let (queue_ids, message_ids, tokens) = columns(leases.iter());
         let began = Instant::now();
@@ -97,7 +96,7 @@ impl Store {
                 .bind(&message_ids[..])
                 .bind(&tokens[..])
         };
-        let ordered = statement == ACK_ORDERED;
+        let statement = if ordered { ACK_ORDERED } else { ACK };
         let mut rows = on.fetch_all(ack(statement)).await.map_err(Error::from);
         if on.is_alone() && matches!(rows, Err(Error::StorageFull(_))) && !ordered {
             // What makes room must not need any.
@@ -133,7 +132,7 @@ impl Store {
         let running = fates_of(on, leases, &late, true, &mut results).await?;
         if !running.is_empty() {
             let again: Vec<Lease> = running.iter().map(|at| leases[*at]).collect();
-            let again = Box::pin(self.ack_on(on, statement, &again)).await?;
+            let again = Box::pin(self.ack_on(on, &again, ordered)).await?;
             for (at, result) in running.into_iter().zip(again) {
                 results[at] = result;
             }
@@ -322,9 +321,8 @@ impl Transaction {
     /// # Errors
     /// Any; the transaction has failed.
     pub async fn ack(&mut self, leases: &[Lease], ordered: bool) -> Result<Vec<Settled>, Error> {
-        let store = self.store.clone();
-        let statement = if ordered { ACK_ORDERED } else { ACK };
-        store.ack_on(&mut self.on()?, statement, leases).await
+        let (store, mut on) = self.on_store()?;
+        store.ack_on(&mut on, leases, ordered).await
     }
 
     /// As [`Store::settle`].
@@ -332,8 +330,8 @@ impl Transaction {
     /// # Errors
     /// Any; the transaction has failed.
     pub async fn settle(&mut self, items: &[Settle]) -> Result<Vec<Settled>, Error> {
-        let store = self.store.clone();
-        store.settle_on(&mut self.on()?, items).await
+        let (store, mut on) = self.on_store()?;
+        store.settle_on(&mut on, items).await
     }
 }
 

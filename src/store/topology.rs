@@ -127,7 +127,7 @@ impl Store {
         let reading = self.topologies.begin(topic);
         let rows = sqlx::query(TOPOLOGY)
             .bind(topic.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(&self.hot)
             .await?;
         let topology = read(&rows, reading.old.as_deref())?.map(Arc::new);
         self.topologies.keep(topic, &reading, topology.as_ref());

@@ -1,18 +1,28 @@
-//! Atomic steps: acks, nacks, publishes and completed claims that take effect together, or not at all.
+//! Atomic steps: acks, nacks, publishes and completed claims that take effect
+//! together, or not at all.
 //!
-//! Everything that a transaction waits for it locks in one order, so that no two of
-//! them wait for each other: first leases, in the order of their rows (hold.sql,
-//! ack.sql, settle.sql); then claims, in the order of their keys; then keys that have a line, and the dedup ids of queues and then those of topics, each
-//! in the order of their keys. If the database gives one up nevertheless, it is run
+//! Kinds of steps come in one order, and what a step waits for it locks in the order
+//! of rows or of keys:
+//!
+//! 1. leases, by their addresses (`hold.sql`, or what acks or settles them);
+//! 2. with nacks of ordered queues, their keys' rows in `turns`, and then what was
+//!    leased behind them (`step_back.sql`);
+//! 3. claims;
+//! 4. with messages to queues, keys that have a line, then dedup ids;
+//! 5. with messages to topics, the same.
+//!
+//! So two transactions of like steps do not wait for each other in a circle. Others
+//! may: lines stand in three places, and where an ordered queue's lease ends by
+//! itself its key is locked before it. Then the database gives one up, and it is run
 //! again.
 
-use super::claims::ClaimCompleted;
+use super::claims::{ClaimCompleted, complete};
 use super::publish::{Bounds, Publish, Published, Refusal};
-use super::publish_topic::{Fed, PublishTopic, TopicPublished, TopicRefusal, TopicsFed};
+use super::publish_topic::{Fed, PublishTopic, TopicPublished, TopicRefusal};
 use super::settle::{Fate, Settle, Settled};
 use super::transaction::Transaction;
 use super::{Error, Turn};
-use crate::domain::{ClaimKey, ClaimToken, Disposition, Lease, QueueName};
+use crate::domain::{ClaimKey, ClaimToken, Lease, QueueName};
 
 /// What is to be done.
 #[derive(Debug, Clone, Default)]
@@ -98,15 +108,11 @@ impl Transaction {
         if let Err(refused) = self.end_leases(steps).await? {
             return Ok(Err(refused));
         }
-        for (at, fate) in self
-            .complete_all(&steps.claims)
-            .await?
-            .into_iter()
-            .enumerate()
-        {
+        let completed = complete(&mut self.on()?, &steps.claims).await?;
+        for (at, fate) in completed.into_iter().enumerate() {
             let refusal = match fate {
-                ClaimCompleted::Now => continue,
-                ClaimCompleted::Before => PartRefusal::ClaimDone,
+                ClaimCompleted::Now(_) => continue,
+                ClaimCompleted::Before(_) => PartRefusal::ClaimDone,
                 ClaimCompleted::Lost => PartRefusal::ClaimLost,
             };
             return Ok(Err(Refused::Claim(at, refusal)));
@@ -137,16 +143,6 @@ impl Transaction {
         Ok(Ok(done))
     }
 
-    async fn complete_all(
-        &mut self,
-        claims: &[(ClaimKey, ClaimToken)],
-    ) -> Result<Vec<ClaimCompleted>, Error> {
-        if claims.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.complete(claims).await
-    }
-
     async fn end_leases(&mut self, steps: &Steps) -> Result<Result<(), Refused>, Error> {
         let Steps { acks, nacks, .. } = steps;
         if !acks.is_empty() && !nacks.is_empty() {
@@ -175,10 +171,7 @@ impl Transaction {
                 let Settle {
                     lease, disposition, ..
                 } = &nacks[at];
-                let stays = matches!(
-                    disposition,
-                    Disposition::Requeue(_) | Disposition::Postpone(_) | Disposition::Release
-                );
+                let stays = disposition.stays();
                 let has_returned = returned.contains(&(lease.message_id, lease.token));
                 let refusal = match settled {
                     Settled::Done => continue,
@@ -215,20 +208,5 @@ impl From<TopicRefusal> for PartRefusal {
                 max_ready,
             },
         }
-    }
-}
-
-impl Transaction {
-    /// As [`Store::publish_topic`](super::Store::publish_topic); what queues that drop their oldest are to give
-    /// up is seen to after the commit ([`Store::drop_overflow`](super::Store::drop_overflow)).
-    ///
-    /// # Errors
-    /// Any; the transaction has failed.
-    pub async fn publish_topic(
-        &mut self,
-        requests: &[PublishTopic],
-    ) -> Result<(TopicsFed, Bounds), Error> {
-        let store = self.store.clone();
-        store.publish_topic_on(&mut self.on()?, requests).await
     }
 }

@@ -11,7 +11,9 @@
 //!
 //! A transaction is short: [`LONGEST`] and the time-outs in [`BEGIN`] bound it
 //! below [`SETTLING`](super::watermark::SETTLING), on which the watermarks rest.
-//! It has a connection of the pool that the workers use, not of the hot paths.
+//! It has a connection of the pool that the workers use, not of the hot paths; and
+//! what is looked up meanwhile (a queue, a schema) takes one of the hot paths' for
+//! an instant, since there may be no other of the first.
 
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
 
-use super::connect::in_time;
+use super::connect::too_late;
 use super::executor::was_cut;
 use super::pool::{Pool, Taken};
 use super::{Error, Store};
@@ -91,6 +93,12 @@ impl Transaction {
         Ok(On::Within(connection))
     }
 
+    /// By whom, too.
+    pub(super) fn on_store(&mut self) -> Result<(&Store, On<'_>), sqlx::Error> {
+        let (connection, _) = self.taken.parts()?;
+        Ok((&self.store, On::Within(connection)))
+    }
+
     async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         let (connection, _) = self.taken.parts()?;
         sqlx::raw_sql(sql).execute(connection).await?;
@@ -105,8 +113,8 @@ impl std::fmt::Debug for Transaction {
 }
 
 impl Store {
-    /// Runs several statements in one transaction, and again if that had no effect
-    /// and may have one next time.
+    /// Runs several statements in one transaction, for who runs it again by itself if
+    /// that is an [`Error::Retry`], as batchers do.
     ///
     /// # Errors
     /// Any; of [`Error::Unavailable`] it is not known whether it took effect.
@@ -114,22 +122,49 @@ impl Store {
         &self,
         work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
     ) -> Result<T, Error> {
-        let (mut retries, mut made_partitions) = (0, false);
+        self.transaction_within(LONGEST, work).await
+    }
+
+    /// The same, and again if it had no effect and may have one next time.
+    ///
+    /// # Errors
+    /// Any.
+    pub(super) async fn transaction_again<T: Send>(
+        &self,
+        work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
+    ) -> Result<T, Error> {
+        let mut retries = 0;
         loop {
-            match self.try_transaction(&work).await {
-                Err(error) if error.is_missing_partition() && !made_partitions => {
-                    // Faster than the worker that makes them ahead of need.
-                    self.make_partitions().await?;
-                    made_partitions = true;
-                }
+            match self.transaction_within(LONGEST, &work).await {
                 Err(error) if error.is_retryable() && retries < RETRIES => retries += 1,
                 ended => return ended,
             }
         }
     }
 
+    /// The same with another bound from its beginning to its COMMIT, for tests that
+    /// cannot wait.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn transaction_within<T: Send>(
+        &self,
+        longest: Duration,
+        work: impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync,
+    ) -> Result<T, Error> {
+        match self.try_transaction(longest, &work).await {
+            Err(error) if error.is_missing_partition() => {
+                // Faster than the worker that makes them ahead of need.
+                self.make_partitions().await?;
+                self.try_transaction(longest, &work).await
+            }
+            ended => ended,
+        }
+    }
+
     async fn try_transaction<T: Send>(
         &self,
+        longest: Duration,
         work: &(
              impl for<'t> Fn(&'t mut Transaction) -> BoxFuture<'t, Result<End<T>, Error>> + Send + Sync
          ),
@@ -139,7 +174,7 @@ impl Store {
             taken: self.pool.take().await?,
         };
         let cut = transaction.taken.parts()?.1.clone();
-        let steps = in_time(LONGEST, async {
+        let steps = tokio::time::timeout(longest, async {
             transaction.run(BEGIN).await?;
             let end = match work(&mut transaction).await {
                 Ok(end) => end,
@@ -155,7 +190,12 @@ impl Store {
         let result = tokio::select! {
             biased;
             result = steps => result,
-            () = cut.cancelled() => Err(was_cut()),
+            () = cut.cancelled() => Ok(Err(was_cut())),
+        };
+        let Ok(result) = result else {
+            // The server is there, and at work on it. Only this connection is in the
+            // middle of something: dropped, it is thrown away.
+            return Err(too_late().into());
         };
         match result {
             Ok(Ok(ended)) => {
@@ -185,8 +225,12 @@ impl Transaction {
             self.taken.lost(source);
             return;
         }
-        let rolled_back = in_time(ROLLBACK, self.run("ROLLBACK")).await;
-        if let Err(error) = self.taken.end(rolled_back) {
+        let left = match tokio::time::timeout(ROLLBACK, self.run("ROLLBACK")).await {
+            Ok(rolled_back) => self.taken.end(rolled_back),
+            // Dropped, this connection is thrown away, and no other.
+            Err(_) => Err(too_late()),
+        };
+        if let Err(error) = left {
             tracing::debug!(%error, "a transaction was left to its connection's end");
         }
     }

@@ -160,6 +160,9 @@ impl Store {
     /// Messages that follow a dead letter by one statement.
     const FOLLOWERS: i64 = 1000;
 
+    /// Messages in line whose time is over, by one statement.
+    const EXPIRED: i64 = 1000;
+
     /// Of how many messages that wait behind a blocked key it counts.
     pub const COUNTED_BEHIND: i64 = 10_000;
 
@@ -170,46 +173,54 @@ impl Store {
     /// Any; the sweep then does it.
     pub async fn next_turns(&self, turns: &[Turn]) -> Result<Promoted, Error> {
         let mut promoted = Promoted::default();
-        let mut turns: HashSet<Turn> = turns.iter().cloned().collect();
-        while !turns.is_empty() {
-            let (mut queue_ids, mut keys, mut message_ids) = (vec![], vec![], vec![]);
-            for turn in &turns {
-                queue_ids.push(turn.queue_id);
-                let (key, message_id) = match &turn.of {
-                    TurnOf::Key(key) => (Some(key.as_str()), None),
-                    TurnOf::Message(id) => (None, Some(*id)),
-                };
-                keys.push(key);
-                message_ids.push(message_id);
-            }
-            let rows = sqlx::query(NEXT_TURN)
-                .bind(queue_ids)
-                .bind(keys)
-                .bind(message_ids)
-                .bind(Self::FOLLOWERS)
-                .fetch_all(&self.hot)
-                .await?;
-            let mut again = HashSet::new();
-            for row in rows {
-                let queue_id = row.try_get("queue_id")?;
-                match row.try_get::<&str, _>("became")? {
-                    "ready" => {
-                        promoted.ready.insert(queue_id);
-                        promoted.ready_rows += 1;
-                    }
-                    "parked" => promoted
-                        .parked
-                        .push((queue_id, row.try_get("wakes_in_ms")?)),
-                    _ => {
-                        promoted.dead.push((queue_id, row.try_get("message_id")?));
-                        // There may be more, or somebody who is not held.
-                        again.insert(Turn::key(queue_id, row.try_get("key")?));
-                    }
-                }
-            }
-            turns = again;
+        let mut again = self.pass_on(turns, &mut promoted).await?;
+        while !again.is_empty() {
+            again = self.pass_on(&again, &mut promoted).await?;
         }
         Ok(promoted)
+    }
+
+    /// The same by one statement; which of them to look at once more.
+    async fn pass_on(&self, turns: &[Turn], promoted: &mut Promoted) -> Result<Vec<Turn>, Error> {
+        let mut again = Vec::new();
+        if turns.is_empty() {
+            return Ok(again);
+        }
+        let (mut queue_ids, mut keys, mut message_ids) = (vec![], vec![], vec![]);
+        for turn in turns.iter().collect::<HashSet<_>>() {
+            queue_ids.push(turn.queue_id);
+            let (key, message_id) = match &turn.of {
+                TurnOf::Key(key) => (Some(key.as_str()), None),
+                TurnOf::Message(id) => (None, Some(*id)),
+            };
+            keys.push(key);
+            message_ids.push(message_id);
+        }
+        let rows = sqlx::query(NEXT_TURN)
+            .bind(queue_ids)
+            .bind(keys)
+            .bind(message_ids)
+            .bind(Self::FOLLOWERS)
+            .fetch_all(&self.hot)
+            .await?;
+        for row in rows {
+            let queue_id = row.try_get("queue_id")?;
+            match row.try_get::<&str, _>("became")? {
+                "ready" => {
+                    promoted.ready.insert(queue_id);
+                    promoted.ready_rows += 1;
+                }
+                "parked" => promoted
+                    .parked
+                    .push((queue_id, row.try_get("wakes_in_ms")?)),
+                _ => {
+                    promoted.dead.push((queue_id, row.try_get("message_id")?));
+                    // There may be more, or somebody who is not held.
+                    again.push(Turn::key(queue_id, row.try_get("key")?));
+                }
+            }
+        }
+        Ok(again)
     }
 
     /// Lets up to `wanted` messages of a fair queue out beyond their turn, those of
@@ -288,7 +299,7 @@ impl Store {
     /// Any.
     pub async fn expire_lined_up(&self, queue_ids: &[i64]) -> Result<Vec<i64>, Error> {
         let rows = sqlx::query(EXPIRE_LINED_UP)
-            .bind(1000i64)
+            .bind(Self::EXPIRED)
             .bind(queue_ids)
             .fetch_all(&self.pool)
             .await?;

@@ -1,7 +1,7 @@
 //! Gateways side by side: each tells the others in which queues messages became
-//! ready and which requests were answered, over NOTIFY on a connection of its own, never in a publish's
-//! transaction (NOTIFY takes a lock of the whole server at commit). What is told
-//! is a hint; a poll finds what was missed.
+//! ready and which requests were answered, over NOTIFY on a connection of its own,
+//! never in a publish's transaction (NOTIFY takes a lock of the whole server at
+//! commit). What is told is a hint; a poll finds what was missed.
 
 use std::sync::Arc;
 use std::time::Duration;

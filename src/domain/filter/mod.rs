@@ -1,10 +1,10 @@
 //! The filters of subscriptions: which messages of a topic a queue gets.
 //!
 //! A filter has up to three parts, all of which must match: a [`pattern`] for the
-//! routing key, values of [`headers`], and a [`policy`] for the body. It is parsed and compiled once, when a
-//! subscription changes, and then asked for every message; so what is costly or
-//! can fail happens in [`Filter::parse`], and matching can neither fail nor take
-//! more than (what the filter names) × (what the message has).
+//! routing key, values of [`headers`], and a [`policy`] for the body. It is parsed
+//! and compiled once, when a subscription changes, and then asked for every message;
+//! so what is costly or can fail happens in [`Filter::parse`], and matching can
+//! neither fail nor take more than (what the filter names) × (what the message has).
 //!
 //! `matches` and `explain` are two functions, since a publish must not pay for
 //! sentences; a property test holds them together.

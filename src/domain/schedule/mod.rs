@@ -191,8 +191,8 @@ pub struct Due {
     pub next: Option<DateTime<Utc>>,
 }
 
-/// What becomes of ticks that were missed, found more than a minute late, since no gateway ran, or no
-/// database.
+/// What becomes of ticks that were missed, found more than a minute late, since no
+/// gateway ran, or no database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CatchUp {
     /// One message for all of them, with the time of the last.

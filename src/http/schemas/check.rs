@@ -7,11 +7,6 @@ use super::super::{Gateway, StatusCode};
 use crate::domain::{self, Content, Invalid, Message, Schema};
 use crate::store::SchemaOf;
 
-/// Bytes of bodies up to which they are checked where the request runs: read in a
-/// third of a millisecond, and checked in a tenth of that (1 KiB: 10 and 2 µs). More would
-/// keep others waiting, and goes to a thread of its own.
-const INLINE: usize = 32 * 1024;
-
 /// Bodies, each with its place in the request.
 type Bodies = Vec<(String, Content)>;
 
@@ -37,7 +32,7 @@ pub(crate) async fn check_schema<'m>(
         bodies.push((at.to_owned(), message.content.clone()));
         dedup_ids.push(message.dedup_id.clone());
     }
-    let broken = if size <= INLINE {
+    let broken = if size <= Schema::INLINE {
         find_broken(&schema, &bodies)
     } else {
         let schema = Arc::clone(&schema);

@@ -22,7 +22,7 @@ use super::problem::Problem;
 use super::resource::{self, NamesPage, PATCH_TRIES, put_status};
 use super::{Gateway, precondition, reply};
 use crate::domain::{Compatibility, QueueName, Schema, UniqueNames};
-use crate::store::{self, NewSchema, SchemaOf, SchemaVersion};
+use crate::store::{self, NewSchema, NoSchema, SchemaOf, SchemaVersion};
 
 pub(super) use check::check_schema;
 pub(super) use queue::*;
@@ -58,20 +58,11 @@ fn internal() -> Problem {
 impl Gateway {
     /// A version of a schema, compiled.
     async fn schema(&self, of: SchemaOf, version: i32) -> Result<Option<Arc<Schema>>, Problem> {
-        let store = self.broker.store();
-        if let Some(schema) = store.compiled_schema(of, version) {
-            return Ok(Some(schema));
+        match self.broker.store().schema(of, version).await? {
+            Ok(schema) => Ok(Some(schema)),
+            Err(NoSchema::Gone) => Ok(None),
+            Err(NoSchema::Unusable) => Err(internal()),
         }
-        let Some(stored) = store.schema_version(of, version).await? else {
-            return Ok(None);
-        };
-        let schema = self.compile(stored.schema).await?.map_err(|error| {
-            // It compiled when it was put: by another version of the gateway.
-            tracing::error!(version, ?error, "a stored schema does not compile");
-            internal()
-        })?;
-        store.keep_schema(of, version, &schema);
-        Ok(Some(schema))
     }
 
     /// Compiles a schema, which may take a while.

@@ -6,13 +6,13 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::super::Error;
-use super::super::arrived::Undeliverable;
-use super::super::publish::Refusal;
-use super::super::publish_topic::TopicRefusal;
+use super::super::arrived::{Addressed, LookUp, Reason, invalid};
 use super::super::transaction::Transaction;
+use super::super::{Error, Store};
 use super::{BYTES, DOOR, DOOR_AGAIN, DOOR_REFUSE, DOOR_REFUSE_AGAIN, DoorPass, Snapshot};
-use crate::domain::{self, Content, Headers, Message, QueueName, Seconds, TraceParent};
+use crate::domain::{
+    self, Content, Headers, Message, QueueName, RoutingKey, Seconds, Target, TraceParent,
+};
 
 /// A message as it came through the door.
 pub(super) struct Entry {
@@ -131,6 +131,32 @@ impl Entry {
             },
         })
     }
+
+    /// The request to publish it, or why there is none.
+    pub(super) async fn address(
+        &self,
+        store: &Store,
+        now: DateTime<Utc>,
+    ) -> Result<Result<Addressed, Reason>, Error> {
+        let target = match self.target() {
+            Ok(target) => target,
+            Err(error) => return Ok(Err(invalid(&error))),
+        };
+        let messages = vec![self.message.clone()];
+        let check = move |message: &Message, most| message.check(most, "", now);
+        let remembered = LookUp::Remembered;
+        store.address(&target, remembered, messages, check).await
+    }
+
+    fn target(&self) -> Result<Target, domain::Error> {
+        if let Some(queue) = &self.queue {
+            return Ok(Target::Queue(QueueName::parse(queue, "queue")?));
+        }
+        let topic = QueueName::parse(self.topic.as_deref().unwrap_or_default(), "topic")?;
+        let routing_key = self.routing_key.as_deref().unwrap_or_default();
+        let routing_key = RoutingKey::parse(routing_key, "routing_key")?;
+        Ok(Target::Topic(topic, routing_key))
+    }
 }
 
 impl Refused {
@@ -141,43 +167,6 @@ impl Refused {
             detail: "the database would not store it; the gateway's log says why".to_owned(),
         }
     }
-
-    pub(super) fn by(at: usize, why: Undeliverable) -> Self {
-        match why {
-            Undeliverable::ToQueue(Refusal::NoQueue, queue) => Self {
-                at,
-                reason: "queue-not-found",
-                detail: format!("there is no queue {}", queue.name),
-            },
-            Undeliverable::ToTopic(TopicRefusal::NoTopic) => Self {
-                at,
-                reason: "topic-not-found",
-                detail: "the topic is gone".to_owned(),
-            },
-            Undeliverable::ToQueue(Refusal::Full { max_ready }, queue) => {
-                Self::full(at, &queue.name, max_ready)
-            }
-            Undeliverable::ToTopic(TopicRefusal::Full { queue, max_ready }) => {
-                Self::full(at, &queue, max_ready)
-            }
-        }
-    }
-
-    fn full(at: usize, queue: &QueueName, max_ready: u64) -> Self {
-        Self {
-            at,
-            reason: "queue-full",
-            detail: format!("the queue {queue} holds max_ready ({max_ready}) messages"),
-        }
-    }
-}
-
-pub(super) fn invalid(error: &domain::Error) -> (&'static str, String) {
-    let reason = match error {
-        domain::Error::TooLarge { .. } => "message-too-large",
-        _ => "invalid",
-    };
-    (reason, error.to_string())
 }
 
 pub(super) async fn note_refused(

@@ -18,7 +18,7 @@
 //! transaction that has ended, and what is new; nothing of it grows with how long
 //! a snapshot or a transaction is held.
 //!
-//! Every [`FORGET`] all is looked at anew, since after a fail-over to a standby
+//! Every ten minutes all is looked at anew ([`Forgetting`]), since after a fail-over to a standby
 //! that had not heard of the last transactions their numbers come again.
 //!
 //! # What cannot be published
@@ -35,13 +35,13 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::arrived::{Arrived, Requests};
-use super::publish::Publish;
-use super::publish_topic::{PublishTopic, Routed};
+use super::arrived::{Arrived, Requests, Undeliverable};
+use super::lookback::{Forgetting, Lookback};
+use super::publish::Refusal;
+use super::publish_topic::TopicRefusal;
 use super::transaction::{End, Transaction};
-use super::{Error, Logged, SchemaOf, Store, statements};
-use crate::domain::{Candidate, QueueName, RoutingKey};
-use entries::{Entry, Refused, found, found_again, invalid, note_refused, note_refused_again};
+use super::{Error, Logged, Store, statements};
+use entries::{Entry, Refused, found, found_again, note_refused, note_refused_again};
 
 statements! {
     DOOR = "door";
@@ -53,9 +53,6 @@ statements! {
 /// Messages, and bytes of bodies, that are published in one transaction.
 const ROWS: i64 = 500;
 const BYTES: i64 = 4 * 1024 * 1024;
-
-/// How long it is remembered what was looked at.
-const FORGET: Duration = Duration::from_mins(10);
 
 /// Longer than a transaction lasts that writes down when a refused message is
 /// tried again.
@@ -98,10 +95,9 @@ pub(super) struct Seen(Mutex<State>);
 struct State {
     /// Nothing was left in this snapshot.
     empty: Option<Snapshot>,
-    /// No refused message was due at this time.
-    tried: Option<Instant>,
-    /// When all was last looked at.
-    whole: Option<Instant>,
+    /// When no refused message was due.
+    tried: Lookback,
+    forgetting: Forgetting,
 }
 
 /// What the database is asked for what is new.
@@ -122,19 +118,14 @@ impl Seen {
     pub(super) fn since(&self) -> Since {
         let mut state = self.state();
         let asked = Instant::now();
-        if state.whole.is_none_or(|whole| whole.elapsed() > FORGET) {
-            *state = State {
-                whole: Some(asked),
-                ..State::default()
-            };
+        if state.forgetting.is_due() {
+            (state.empty, state.tried) = (None, Lookback::default());
         }
         let Snapshot { xmax, running } = state.empty.clone().unwrap_or_else(Snapshot::before_all);
         Since {
             xmax,
             running,
-            seconds: state
-                .tried
-                .map_or(1e9, |tried| (tried.elapsed() + SLACK).as_secs_f64()),
+            seconds: state.tried.seconds(SLACK),
             asked,
         }
     }
@@ -146,7 +137,7 @@ impl Seen {
             let empty = Snapshot::of(row)?;
             let mut state = self.state();
             state.empty = Some(empty);
-            state.tried = Some(since.asked);
+            state.tried.nothing_due(since.asked);
         }
         Ok(any)
     }
@@ -166,6 +157,8 @@ pub struct DoorPass {
     rows: i64,
     /// All of `door` is taken; refused ones are left.
     again: bool,
+    /// What was remembered of a queue or topic was old, and was read anew.
+    anew: bool,
 }
 
 /// What one transaction has done.
@@ -198,6 +191,7 @@ impl Store {
             at: ("0".to_owned(), 0),
             rows: ROWS,
             again: false,
+            anew: false,
         }
     }
 
@@ -208,12 +202,12 @@ impl Store {
     /// Any; nothing was done, or it is not known whether it was.
     pub async fn look_at_door(&self, pass: &mut DoorPass) -> Result<DoorLook, Error> {
         let shared = Arc::new(pass.clone());
-        let looked = self.transaction(move |transaction| {
+        let looked = self.transaction_again(move |transaction| {
             let pass = Arc::clone(&shared);
             Box::pin(async move {
                 Ok(match look(transaction, &pass).await? {
-                    Some(looked) => End::Commit(Some(looked)),
-                    None => End::Rollback(None),
+                    Look::Done(looked) => End::Commit(Look::Done(looked)),
+                    nothing => End::Rollback(nothing),
                 })
             })
         });
@@ -232,8 +226,13 @@ impl Store {
             }
             other => other?,
         };
-        let Some(looked) = looked else {
-            return Ok(DoorLook::Busy);
+        let looked = match looked {
+            Look::Done(looked) => looked,
+            Look::Busy => return Ok(DoorLook::Busy),
+            Look::Stale => {
+                pass.anew = true;
+                return Ok(DoorLook::More(DoorMoved::default()));
+            }
         };
         pass.rows = pass.rows.max(1);
         pass.first = pass.first.take().or(looked.snapshot);
@@ -249,88 +248,17 @@ impl Store {
         }
         let mut state = self.door.state();
         state.empty = pass.first.take().or(state.empty.take());
-        state.tried = Some(pass.since.asked);
+        state.tried.nothing_due(pass.since.asked);
         Ok(DoorLook::Empty(looked.moved))
-    }
-
-    async fn to_queue(&self, entry: &Entry, now: DateTime<Utc>) -> Result<Asked<Publish>, Error> {
-        let name = match QueueName::parse(entry.queue.as_deref().unwrap_or_default(), "queue") {
-            Ok(name) => name,
-            Err(error) => return Ok(Err(invalid(&error))),
-        };
-        let Some(queue) = self.queue(&name).await? else {
-            return Ok(Err((
-                "queue-not-found",
-                format!("there is no queue {name}"),
-            )));
-        };
-        let mut message = entry.message.clone();
-        if let Err(error) = message.check(queue.settings.max_message_bytes, "", now) {
-            return Ok(Err(invalid(&error)));
-        }
-        if let Some(version) = queue.schema_version {
-            let of = SchemaOf::Queue(queue.id);
-            if let Err(broken) = self.check_by_schema(of, version, &mut message).await? {
-                return Ok(Err(broken));
-            }
-        }
-        let messages = Arc::new(vec![message]);
-        Ok(Ok(Publish { queue, messages }))
-    }
-
-    async fn to_topic(
-        &self,
-        entry: &Entry,
-        now: DateTime<Utc>,
-    ) -> Result<Asked<PublishTopic>, Error> {
-        let name = QueueName::parse(entry.topic.as_deref().unwrap_or_default(), "topic");
-        let key = RoutingKey::parse(
-            entry.routing_key.as_deref().unwrap_or_default(),
-            "routing_key",
-        );
-        let (name, routing_key) = match (name, key) {
-            (Ok(name), Ok(key)) => (name, key),
-            (Err(error), _) | (_, Err(error)) => return Ok(Err(invalid(&error))),
-        };
-        let Some(topology) = self.topology(&name).await? else {
-            return Ok(Err((
-                "topic-not-found",
-                format!("there is no topic {name}"),
-            )));
-        };
-        let topic = &topology.topic;
-        let mut message = entry.message.clone();
-        if let Err(error) = message.check(topic.settings.max_message_bytes, "", now) {
-            return Ok(Err(invalid(&error)));
-        }
-        if let Some(version) = topic.schema_version {
-            let of = SchemaOf::Topic(topic.id);
-            if let Err(broken) = self.check_by_schema(of, version, &mut message).await? {
-                return Ok(Err(broken));
-            }
-        }
-        let route = topology.route(&Candidate::new(
-            routing_key.as_str(),
-            &message.headers,
-            Some(&message.content.body),
-        ));
-        Ok(Ok(PublishTopic {
-            topology,
-            messages: Arc::new(vec![Routed {
-                message,
-                routing_key,
-                route,
-            }]),
-        }))
     }
 }
 
 /// Takes some of what is there, unless another gateway does.
-async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Option<Looked>, Error> {
+async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Look, Error> {
     let lock = transaction.on()?.fetch_all(sqlx::query(LOCK)).await?;
     let is_ours = lock.first().ok_or(sqlx::Error::RowNotFound)?;
     if !is_ours.try_get::<bool, _>(0)? {
-        return Ok(None);
+        return Ok(Look::Busy);
     }
     let found = if pass.again {
         found_again(transaction, pass).await?
@@ -348,7 +276,10 @@ async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Option<L
     let refused = if pass.rows == 0 {
         (0..entries.len()).map(Refused::by_the_database).collect()
     } else {
-        let (arrived, refused) = publish_entries(transaction, &entries, found.now).await?;
+        let published = publish_entries(transaction, &entries, found.now, pass.anew).await?;
+        let Some((arrived, refused)) = published else {
+            return Ok(Look::Stale);
+        };
         looked.moved.arrived = arrived;
         refused
     };
@@ -363,36 +294,56 @@ async fn look(transaction: &mut Transaction, pass: &DoorPass) -> Result<Option<L
     } else if !refused.is_empty() {
         note_refused(transaction, &entries, &refused).await?;
     }
-    Ok(Some(looked))
+    Ok(Look::Done(Box::new(looked)))
 }
 
-/// Publishes what can be; which cannot.
+/// Publishes what can be; which cannot. `None`: what was remembered of some queue or
+/// topic was not so any more, and is forgotten. Put aside, its messages would come
+/// behind those of after; so, unless that was done (`anew`), all are to be looked at
+/// once more.
 async fn publish_entries(
     transaction: &mut Transaction,
     entries: &[Entry],
     now: DateTime<Utc>,
-) -> Result<(Arrived, Vec<Refused>), Error> {
+    anew: bool,
+) -> Result<Option<(Arrived, Vec<Refused>)>, Error> {
     let (mut requests, mut refused) = (Requests::default(), Vec::new());
-    let store = transaction.store.clone();
     for (at, entry) in entries.iter().enumerate() {
-        let addressed = if entry.queue.is_some() {
-            let to_queue = store.to_queue(entry, now).await?;
-            to_queue.map(|publish| requests.to_queues.push((at, publish)))
-        } else {
-            let to_topic = store.to_topic(entry, now).await?;
-            to_topic.map(|publish| requests.to_topics.push((at, publish)))
-        };
-        if let Err((reason, detail)) = addressed {
-            refused.push(Refused { at, reason, detail });
+        match entry.address(&transaction.store, now).await? {
+            Ok(request) => requests.add(at, request),
+            Err((reason, detail)) => refused.push(Refused { at, reason, detail }),
         }
     }
     let (arrived, not) = transaction.publish_all(requests).await?;
-    refused.extend(not.into_iter().map(|(at, why)| Refused::by(at, why)));
-    Ok((arrived, refused))
+    let store = &transaction.store;
+    let mut is_stale = false;
+    for (_, why) in &not {
+        match why {
+            Undeliverable::ToQueue(Refusal::NoQueue, queue) => store.queues.remove(&queue.name),
+            Undeliverable::ToTopic(TopicRefusal::NoTopic, _) => store.topologies.forget(),
+            Undeliverable::ToQueue(..) | Undeliverable::ToTopic(..) => continue,
+        }
+        is_stale = true;
+    }
+    if is_stale && !anew {
+        return Ok(None);
+    }
+    refused.extend(not.into_iter().map(|(at, why)| {
+        let (reason, detail) = why.reason();
+        Refused { at, reason, detail }
+    }));
+    Ok(Some((arrived, refused)))
 }
 
-/// A request to publish, or the reason and the words why there is none.
-type Asked<T> = Result<T, (&'static str, String)>;
+/// How a transaction in the door ended.
+enum Look {
+    /// Another gateway is in it.
+    Busy,
+    /// Nothing is done: it went by what was not so any more.
+    Stale,
+    /// It did this.
+    Done(Box<Looked>),
+}
 
 /// What a look has done before the commit.
 struct Looked {

@@ -4,22 +4,28 @@
 //! `next_run` moved on, by the database's clock. So whichever gateway comes first
 //! does it, another finds nothing to do, and one that dies leaves all as it was.
 //!
-//! A tick that cannot be published (the queue is gone or full, or has another schema now) is noted in
-//! `last_error` and is over: what the clock brings comes again.
+//! A tick that cannot be published (the queue is gone or full, or has another
+//! schema now) is noted in `last_error` and is over: what the clock brings comes
+//! again.
+//!
+//! A schedule that this gateway cannot read, since a newer one has made it, stays as
+//! it is. It is looked at again every second, and as long as there is one nothing
+//! before it is known to be done with ([`Looked`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::super::arrived::{Arrived, Requests, Undeliverable};
-use super::super::publish::{Publish, Refusal};
-use super::super::publish_topic::{PublishTopic, Routed, TopicRefusal};
+use super::super::arrived::{Arrived, LookUp, Reason, Requests};
+use super::super::lookback::{Forgetting, Lookback};
 use super::super::transaction::{End, Transaction};
-use super::super::{Error, Logged, SchemaOf, Store};
+use super::super::{Error, Logged, Store};
 use super::{SCHEDULES_DONE, SCHEDULES_DUE, SCHEDULES_NEXT, Schedule, schedule};
-use crate::domain::{Candidate, Message, Target};
+use crate::domain::Message;
 
 /// Schedules that are dealt with in one transaction.
 const SCHEDULES: i64 = 50;
@@ -28,31 +34,67 @@ const SCHEDULES: i64 = 50;
 const TICKS: usize = 100;
 const BYTES: usize = 4 * 1024 * 1024;
 
-/// How long it is remembered that nothing is due from before.
-const FORGET: Duration = Duration::from_mins(10);
-
 /// Longer than a transaction lasts that moves a schedule on, and than clocks of
 /// databases are set back.
 const SLACK: Duration = Duration::from_mins(1);
 
-/// When nothing was due.
+/// How long a schedule that cannot be read is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What this gateway knows of what is due.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Looked(Mutex<(Option<Instant>, Option<Instant>)>);
+pub(in crate::store) struct Looked(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    forgetting: Forgetting,
+    /// When nothing was due.
+    due: Lookback,
+    /// Schedules that it could not read, and when it tried to.
+    strange: HashMap<i64, Instant>,
+}
 
 impl Looked {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many seconds back a tick can be due.
     pub(in crate::store) fn seconds(&self) -> f64 {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (whole, looked) = &mut *state;
-        if whole.is_none_or(|whole| whole.elapsed() > FORGET) {
-            (*whole, *looked) = (Some(Instant::now()), None);
+        let mut state = self.state();
+        if state.forgetting.is_due() {
+            state.due = Lookback::default();
+            state.strange.clear();
         }
-        looked.map_or(1e9, |looked| (looked.elapsed() + SLACK).as_secs_f64())
+        state.due.seconds(SLACK)
     }
 
     fn nothing_due(&self, asked: Instant) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1 = Some(asked);
+        let mut state = self.state();
+        if state.strange.is_empty() {
+            state.due.nothing_due(asked);
+        }
+    }
+
+    /// Those that are left alone for now, and how long until the first of them is
+    /// looked at again.
+    fn strange(&self) -> (Vec<i64>, Option<Duration>) {
+        let state = self.state();
+        let left = state.strange.iter().filter_map(|(id, tried)| {
+            let left = AGAIN.checked_sub(tried.elapsed())?;
+            Some((*id, left))
+        });
+        let (ids, left): (Vec<i64>, Vec<Duration>) = left.unzip();
+        (ids, left.into_iter().min())
+    }
+
+    /// One could not be read; whether that is new.
+    fn is_strange(&self, id: i64) -> bool {
+        self.state().strange.insert(id, Instant::now()).is_none()
+    }
+
+    fn is_read(&self, id: i64) {
+        self.state().strange.remove(&id);
     }
 }
 
@@ -84,35 +126,13 @@ struct Done {
     name: String,
     next: Option<DateTime<Utc>>,
     last: Option<DateTime<Utc>>,
-    failure: Option<(&'static str, String)>,
+    failure: Option<Reason>,
 }
 
 impl Done {
-    fn failed(&mut self, code: &'static str, detail: String) {
+    fn failed(&mut self, reason: Reason) {
         self.last = None;
-        self.failure = Some((code, detail));
-    }
-
-    fn refused(&mut self, why: Undeliverable) {
-        match why {
-            Undeliverable::ToQueue(Refusal::NoQueue, _) => {
-                self.failed("queue-not-found", "the queue is gone".to_owned());
-            }
-            Undeliverable::ToTopic(TopicRefusal::NoTopic) => {
-                self.failed("topic-not-found", "the topic is gone".to_owned());
-            }
-            Undeliverable::ToQueue(Refusal::Full { max_ready }, _) => {
-                self.full("the queue", max_ready);
-            }
-            Undeliverable::ToTopic(TopicRefusal::Full { queue, max_ready }) => {
-                self.full(queue.as_str(), max_ready);
-            }
-        }
-    }
-
-    fn full(&mut self, queue: &str, max_ready: u64) {
-        let detail = format!("{queue} holds max_ready ({max_ready}) messages");
-        self.failed("queue-full", detail);
+        self.failure = Some(reason);
     }
 }
 
@@ -123,7 +143,7 @@ enum Try {
     /// One by one, after something that Postgres would not store.
     Alone,
     /// This one it was: it is moved on without a message.
-    Not,
+    Not(i64),
 }
 
 impl Store {
@@ -133,14 +153,14 @@ impl Store {
     /// Any; nothing was done, or it is not known whether it was.
     pub async fn fire_schedules(&self) -> Result<Fired, Error> {
         let asked = Instant::now();
-        let mut how = Try::Together;
+        let (mut how, alone) = (Try::Together, Arc::default());
         loop {
-            match self.try_to_fire(how).await {
+            match self.try_to_fire(how, &alone).await {
                 Err(Error::Inconsistent(_)) if how == Try::Together => how = Try::Alone,
                 Err(Error::Inconsistent(error)) if how == Try::Alone => {
                     let error = Logged(&error);
                     tracing::error!(%error, "the message of a schedule could not be stored");
-                    how = Try::Not;
+                    how = Try::Not(alone.load(Ordering::Relaxed));
                 }
                 Ok(fired) => {
                     if fired.next_in.is_none_or(|next_in| next_in > Duration::ZERO) {
@@ -153,99 +173,29 @@ impl Store {
         }
     }
 
-    async fn try_to_fire(&self, how: Try) -> Result<Fired, Error> {
-        self.transaction(move |transaction| {
-            Box::pin(async move { Ok(End::Commit(fire(transaction, how).await?)) })
+    /// One that is tried alone is put into `alone`.
+    async fn try_to_fire(&self, how: Try, alone: &Arc<AtomicI64>) -> Result<Fired, Error> {
+        let alone = Arc::clone(alone);
+        self.transaction_again(move |transaction| {
+            let alone = Arc::clone(&alone);
+            Box::pin(async move { Ok(End::Commit(fire(transaction, how, &alone).await?)) })
         })
         .await
     }
-
-    /// Where messages of a schedule go.
-    async fn address(
-        &self,
-        schedule: &Schedule,
-        mut messages: Vec<Message>,
-    ) -> Result<Addressed, Error> {
-        match &schedule.settings.target {
-            Target::Queue(name) => {
-                let Some(queue) = self.queue(name).await? else {
-                    let detail = format!("there is no queue {name}");
-                    return Ok(Addressed::Nowhere("queue-not-found", detail));
-                };
-                let most = queue.settings.max_message_bytes;
-                if let Some(too_large) = too_large(&messages, most) {
-                    return Ok(too_large);
-                }
-                if let Some(version) = queue.schema_version {
-                    let of = SchemaOf::Queue(queue.id);
-                    if let Some(broken) = self.broken(of, version, &mut messages).await? {
-                        return Ok(broken);
-                    }
-                }
-                Ok(Addressed::Queue(Publish {
-                    queue,
-                    messages: Arc::new(messages),
-                }))
-            }
-            Target::Topic(name, routing_key) => {
-                let Some(topology) = self.topology(name).await? else {
-                    let detail = format!("there is no topic {name}");
-                    return Ok(Addressed::Nowhere("topic-not-found", detail));
-                };
-                let most = topology.topic.settings.max_message_bytes;
-                if let Some(too_large) = too_large(&messages, most) {
-                    return Ok(too_large);
-                }
-                if let Some(version) = topology.topic.schema_version {
-                    let of = SchemaOf::Topic(topology.topic.id);
-                    if let Some(broken) = self.broken(of, version, &mut messages).await? {
-                        return Ok(broken);
-                    }
-                }
-                let routed = messages.into_iter().map(|message| {
-                    let json = match &message.content.content_type {
-                        None => Some(&message.content.body[..]),
-                        Some(_) => None,
-                    };
-                    let candidate = Candidate::new(routing_key.as_str(), &message.headers, json);
-                    Routed {
-                        route: topology.route(&candidate),
-                        routing_key: routing_key.clone(),
-                        message,
-                    }
-                });
-                let messages = Arc::new(routed.collect());
-                Ok(Addressed::Topic(PublishTopic { topology, messages }))
-            }
-        }
-    }
-
-    /// Checks the messages of a schedule by a schema. They have one body.
-    async fn broken(
-        &self,
-        of: SchemaOf,
-        version: i32,
-        messages: &mut [Message],
-    ) -> Result<Option<Addressed>, Error> {
-        for message in &mut *messages {
-            message.schema_version = Some(version);
-        }
-        let Some(first) = messages.first_mut() else {
-            return Ok(None);
-        };
-        let checked = self.check_by_schema(of, version, first).await?;
-        Ok(checked
-            .err()
-            .map(|(code, detail)| Addressed::Nowhere(code, detail)))
-    }
 }
 
-async fn fire(transaction: &mut Transaction, how: Try) -> Result<Fired, Error> {
+async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Result<Fired, Error> {
     let store = transaction.store.clone();
     let seconds = store.schedules.seconds();
+    let only = match how {
+        Try::Not(id) => Some(id),
+        Try::Together | Try::Alone => None,
+    };
     let query = sqlx::query(SCHEDULES_DUE)
         .bind(if how == Try::Together { SCHEDULES } else { 1 })
-        .bind(seconds);
+        .bind(seconds)
+        .bind(store.schedules.strange().0)
+        .bind(only);
     let rows = transaction.on()?.fetch_all(query).await?;
     let (mut done, mut fired) = (Vec::with_capacity(rows.len()), Fired::default());
     let mut requests = Requests::default();
@@ -258,46 +208,56 @@ async fn fire(transaction: &mut Transaction, how: Try) -> Result<Fired, Error> {
             last: None,
             failure: None,
         };
-        match schedule(row) {
-            Ok(schedule) => {
-                let messages = plan(&schedule, row.try_get("now")?, &mut one);
-                if how == Try::Not {
-                    let detail = "the database would not store the message";
-                    one.failed("internal", detail.to_owned());
-                } else if !messages.is_empty() {
-                    match store.address(&schedule, messages).await? {
-                        Addressed::Queue(publish) => requests.to_queues.push((at, publish)),
-                        Addressed::Topic(publish) => requests.to_topics.push((at, publish)),
-                        Addressed::Nowhere(code, detail) => one.failed(code, detail),
-                    }
-                }
-            }
+        if how == Try::Alone {
+            alone.store(one.id, Ordering::Relaxed);
+        }
+        let schedule = match schedule(row) {
+            Ok(schedule) => schedule,
             // It was made by a newer gateway, and this one leaves it be.
-            Err(error) => one.failed("invalid", error.to_string()),
+            Err(error) => {
+                if store.schedules.is_strange(one.id) {
+                    one.failed(("invalid", error.to_string()));
+                    fired.failed.extend(failure(one));
+                }
+                continue;
+            }
+        };
+        store.schedules.is_read(one.id);
+        let messages = plan(&schedule, row.try_get("now")?, &mut one);
+        if only.is_some() {
+            let detail = "the database would not store the message";
+            one.failed(("internal", detail.to_owned()));
+        } else if !messages.is_empty() {
+            // By the database: a tick that is refused since what is remembered of its
+            // queue is old does not come again. The message was checked when the
+            // schedule was made; only the bound may be another now.
+            let target = &schedule.settings.target;
+            let check = |message: &Message, most| message.check_size(most, "");
+            let addressed = store.address(target, LookUp::Now, messages, check).await?;
+            match addressed {
+                Ok(request) => requests.add(at, request),
+                Err(reason) => one.failed(reason),
+            }
         }
         done.push(one);
     }
     let (arrived, refused) = transaction.publish_all(requests).await?;
     fired.arrived = arrived;
     for (at, why) in refused {
-        done[at].refused(why);
+        done[at].failed(why.reason());
     }
     if !done.is_empty() {
         note(transaction, &done).await?;
     }
-    fired.failed = done.into_iter().filter_map(failure).collect();
-    let query = sqlx::query(SCHEDULES_NEXT).bind(seconds);
+    fired.failed.extend(done.into_iter().filter_map(failure));
+    let (strange, look_again) = store.schedules.strange();
+    let query = sqlx::query(SCHEDULES_NEXT).bind(seconds).bind(strange);
     let next = transaction.on()?.fetch_all(query).await?;
     let next = next.first().ok_or(sqlx::Error::RowNotFound)?;
     let next: Option<i64> = next.try_get("in_ms")?;
-    fired.next_in = next.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    let next = next.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    fired.next_in = next.into_iter().chain(look_again).min();
     Ok(fired)
-}
-
-enum Addressed {
-    Queue(Publish),
-    Topic(PublishTopic),
-    Nowhere(&'static str, String),
 }
 
 /// The messages that are due; how the schedule goes on stands in `done`.
@@ -314,15 +274,6 @@ fn plan(schedule: &Schedule, now: DateTime<Utc>, done: &mut Done) -> Vec<Message
     ticks
         .map(|tick| settings.message_for(&schedule.name, tick))
         .collect()
-}
-
-/// The body was checked when the schedule was made; the bound may be lower now.
-fn too_large(messages: &[Message], most: u32) -> Option<Addressed> {
-    let size = messages.first()?.content.body.len();
-    (size > most as usize).then(|| {
-        let detail = format!("the body is {size} bytes, over the limit of {most}");
-        Addressed::Nowhere("message-too-large", detail)
-    })
 }
 
 fn failure(done: Done) -> Option<ScheduleFailure> {

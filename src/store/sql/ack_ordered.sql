@@ -2,17 +2,16 @@
 -- key that were leased before it are settled, or are acked by this statement too;
 -- else it is left, and out_of_order is true.
 --
--- The leases are locked before the look: none of those that this statement counts on
--- can end otherwise meanwhile.
+-- The leases are locked before the look, by address as in ack.sql: none of those that
+-- this statement counts on can end otherwise meanwhile.
 --
 -- Index: parked_pkey once a receipt; lined_up_by_message, turns_pkey, and lined_up_pkey
 -- from the key's floor to the message, once a receipt: what stands there is out.
-WITH found AS MATERIALIZED (
+WITH leased AS MATERIALIZED (
     SELECT lease.tid, i.queue_id, i.message_id, i.token
     FROM (
         SELECT DISTINCT i.*
         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i (queue_id, message_id, token)
-        ORDER BY 1, 2, 3
     ) AS i
     CROSS JOIN LATERAL (
         SELECT parked.ctid AS tid
@@ -20,8 +19,15 @@ WITH found AS MATERIALIZED (
         WHERE parked.queue_id = i.queue_id
           AND parked.message_id = i.message_id
           AND parked.token = i.token
-        FOR UPDATE OF parked
+        LIMIT 1
     ) AS lease
+    ORDER BY lease.tid
+),
+found AS MATERIALIZED (
+    SELECT parked.ctid AS tid, leased.queue_id, leased.message_id, leased.token
+    FROM leased
+    JOIN postrider.parked ON parked.ctid = leased.tid AND parked.token = leased.token
+    FOR UPDATE OF parked
 ),
 placed AS MATERIALIZED (
     SELECT found.*, line.key, line.position, coalesce(line.floor, 0) AS floor

@@ -9,7 +9,8 @@
 --
 -- One row at least, for the snapshot: of it, `id` is null if nothing was found.
 --
--- Index: door_pkey, door_refused_by_next_try. Locks: the rows; the caller has the door's advisory lock.
+-- Index: door_pkey, door_refused_by_next_try. Locks: the rows; the caller has the
+-- door's advisory lock.
 WITH snapshot AS MATERIALIZED (
     SELECT pg_current_snapshot() AS now
 ),

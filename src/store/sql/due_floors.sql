@@ -1,6 +1,6 @@
 -- How many seconds ago the first parked message of each queue was due
 -- (negative: it is not yet), from the given floor on and up to $3 milliseconds
--- from now, locked or not; a queue with none is left out. See store/watermark.rs.
+-- from now, locked or not; a queue with none is left out. See store/watermark/mod.rs.
 --
 -- Index: parked_by_wake, one probe a queue, bounded for the reason that
 -- next_due.sql gives.

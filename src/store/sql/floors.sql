@@ -1,6 +1,6 @@
 -- The first ready position of each queue and priority at or above the given
 -- floor, whether locked or not; a lane with none is left out. With it the
--- watermarks move up: see store/watermark.rs.
+-- watermarks move up: see store/watermark/mod.rs.
 --
 -- Index: ready_pkey, one probe a lane.
 SELECT lane.queue_id, lane.priority, head.position

@@ -9,7 +9,7 @@
 -- that yet: it takes publish_lined.sql.
 --
 -- The transaction has its id before it draws positions: the watermarks rest on
--- that (store/watermark.rs).
+-- that (store/watermark/mod.rs).
 --
 -- For messages without a dedup id; publish_dedup.sql takes any, and takes half
 -- as long again for a small batch.

@@ -19,7 +19,7 @@
 -- the caller did not know yet, and takes publish_topic_lined.sql.
 --
 -- The transaction has its id before it draws positions: the watermarks rest on
--- that (store/watermark.rs). Dedup ids are the topic's; midnight as in
+-- that (store/watermark/mod.rs). Dedup ids are the topic's; midnight as in
 -- publish_dedup.sql.
 WITH live AS MATERIALIZED (
     SELECT queues.id, queues.delay_ms, queues.message_ttl_ms, queues.ordered

@@ -3,7 +3,8 @@
 -- are ordered, and of fair ones if they are not delayed. next_turn.sql then lets
 -- them out, when this has been committed.
 --
--- $1 to $20: as there. $21: what the publishers said of fair.
+-- $1 to $20: as there. $21: what the publishers said of fair. $22: the schemas'
+-- versions, which are $21 there.
 --
 -- Index: as there, and turns_pkey once a distinct queue and key. Locks: the rows of
 -- those in turns, in order, before ids are drawn, as in publish_lined.sql; then

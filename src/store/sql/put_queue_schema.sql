@@ -1,5 +1,6 @@
 -- A schema's next version: (nothing) -> in force for queue $1, if the last one was
--- $2 (0: none) and $5 is in force (null: none). Versions are counted over a time without a schema too.
+-- $2 (0: none) and $5 is in force (null: none). Versions are counted over a time
+-- without a schema too.
 --
 -- Index: queues_pkey, one_of_each_version_a_queue. Locks: the queue's row, so that
 -- of two at the same moment one comes after the other; the second finds its number

@@ -1,5 +1,6 @@
 -- A schema's next version: (nothing) -> in force for topic $1, if the last one was
--- $2 (0: none) and $5 is in force (null: none). Versions are counted over a time without a schema too.
+-- $2 (0: none) and $5 is in force (null: none). Versions are counted over a time
+-- without a schema too.
 --
 -- Index: topics_pkey, one_of_each_version_a_topic. Locks: the topic's row, so that
 -- of two at the same moment one comes after the other; the second finds its number

@@ -5,8 +5,8 @@
 -- The inputs, a row each: the lease (queue, message, token; token 0 where
 -- nobody holds it), whether it must be due ($4: an extend since then wins),
 -- the action ($5: 'requeue', 'release', 'postpone', 'dead-letter', 'drop',
--- 'expire'), the delay of a requeue or postpone, the reason of a dead letter, the outcome and error for
--- the history (outcome null: none is written).
+-- 'expire'), the delay of a requeue or postpone, the reason of a dead letter, the
+-- outcome and error for the history (outcome null: none is written).
 --
 -- Index: parked_pkey once a row; deleted by address as in ack.sql.
 WITH input AS MATERIALIZED (

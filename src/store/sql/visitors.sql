@@ -1,6 +1,6 @@
 -- The oldest transaction that runs and may have drawn positions: without those
 -- that came to the SQL door, which draw none however long they last. For the
--- watermarks (store/watermark.rs), while a transaction holds them up.
+-- watermarks (store/watermark/mod.rs), while a transaction holds them up.
 --
 -- A visitor is known by an advisory lock that the functions take (0014_door.sql);
 -- no gateway takes it. Tables: none.

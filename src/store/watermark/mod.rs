@@ -108,6 +108,9 @@ struct State {
     tallies: Watermark,
     /// Notes of how far the sequences had come, oldest first.
     notes: VecDeque<Note>,
+    /// The oldest transaction for which it was last asked whether it is a visitor,
+    /// and when.
+    asked: Option<(i64, Instant)>,
     /// Every statement that drew a position up to this one has ended.
     settled: i64,
     /// Messages claimed since the last look.

@@ -9,6 +9,10 @@ use super::State;
 /// SQL door.
 const HELD_UP: Duration = Duration::from_millis(500);
 
+/// How long until it is asked again while the same transaction is the oldest: it
+/// reads all locks there are, and looks come ten times a second.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How far the sequences had come at a time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Note {
@@ -20,11 +24,18 @@ pub(super) struct Note {
 }
 
 impl State {
-    /// Whether the oldest note has waited for long for a transaction that runs.
-    pub(super) fn is_held_up(&self, xmin: i64) -> bool {
-        self.notes.front().is_some_and(|note| {
+    /// Whether the oldest note has waited for long for a transaction that runs, and
+    /// for whom was not asked just now.
+    pub(super) fn is_held_up(&mut self, xmin: i64) -> bool {
+        let waits = self.notes.front().is_some_and(|note| {
             note.taken.elapsed() > HELD_UP && note.below_xid.is_some_and(|below| xmin < below)
-        })
+        });
+        let was_asked = (self.asked).is_some_and(|(of, at)| of == xmin && at.elapsed() < ASK_AGAIN);
+        if !waits || was_asked {
+            return false;
+        }
+        self.asked = Some((xmin, Instant::now()));
+        true
     }
 
     /// Adds a note, and takes away those that have settled; answers with the
@@ -51,5 +62,28 @@ impl State {
             settled = self.notes.pop_front();
         }
         settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_once_a_second_for_whom_a_note_waits() {
+        let mut state = State::default();
+        state.notes.push_back(Note {
+            taken: Instant::now().checked_sub(HELD_UP * 2).unwrap(),
+            position: 1,
+            tally: 1,
+            below_xid: Some(10),
+        });
+        assert!(!state.is_held_up(10), "all have ended");
+        assert!(state.is_held_up(7));
+        assert!(!state.is_held_up(7), "it was asked just now");
+        assert!(state.is_held_up(8), "another holds it up");
+        let (xmin, at) = state.asked.unwrap();
+        state.asked = Some((xmin, at.checked_sub(ASK_AGAIN).unwrap()));
+        assert!(state.is_held_up(8), "that was a while ago");
     }
 }

@@ -35,8 +35,9 @@ pub struct Lane {
 impl Store {
     /// Renews the lanes that this gateway owns and takes its share of those that
     /// nobody does; at most `most` in all. A lane that it has to give up stays its
-    /// own as long as it is among the `busy`, where pushes are on their way. A lane that it had and that is not
-    /// among the answers is lost: nothing may be pushed on it any more.
+    /// own as long as it is among the `busy`, where pushes are on their way. A lane
+    /// that it had and that is not among the answers is lost: nothing may be pushed
+    /// on it any more.
     ///
     /// Says too that this gateway lives: before the first heartbeat, or between
     /// two, it counts already.

@@ -8,6 +8,7 @@ mod publish;
 mod races;
 mod refused;
 mod roles;
+mod stale;
 
 use sqlx::{Connection as _, PgConnection, Row as _};
 

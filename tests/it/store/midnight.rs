@@ -1,4 +1,5 @@
-//! Dedup ids around midnight UTC, when their partition changes.
+//! Dedup ids around midnight UTC, when their partition changes; and that all
+//! statements that publish go by the same rule there.
 
 use postrider::store::Store;
 use serde_json::json;
@@ -167,4 +168,32 @@ async fn a_statement_that_outlives_the_minute_would_be_missed() {
     run(&mut before, publish_at(-0.1, queue)).await;
     let (_, duplicate) = run(&mut after, publish_at(61.0, queue)).await;
     assert!(!duplicate);
+}
+
+/// What is in a `.sql` file from the first of these lines up to the second.
+fn part(name: &str, from: &str, to: &str) -> String {
+    let mut all = Store::statements().into_iter();
+    let (_, sql) = all.find(|(known, _)| *known == name).unwrap();
+    let lines = sql.lines().skip_while(|line| *line != from);
+    let part: Vec<&str> = lines.take_while(|line| *line != to).collect();
+    assert!(
+        part.len() > 40,
+        "{name} has not much between {from} and {to}"
+    );
+    part.join("\n")
+}
+
+#[test]
+fn what_may_line_up_wins_its_dedup_id_by_the_same_text_as_what_may_not() {
+    let first = "first AS MATERIALIZED (";
+    for (plain, lined, end) in [
+        ("publish_dedup", "publish_lined", "made_ready AS ("),
+        (
+            "publish_topic",
+            "publish_topic_lined",
+            "new AS MATERIALIZED (",
+        ),
+    ] {
+        assert_eq!(part(plain, first, end), part(lined, first, end), "{lined}");
+    }
 }

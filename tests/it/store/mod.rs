@@ -1,5 +1,6 @@
 //! What is in Postgres: looked at behind the interface.
 
+mod connections;
 mod deletion;
 mod lanes;
 mod midnight;

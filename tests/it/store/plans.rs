@@ -107,6 +107,13 @@ const HOT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "ack_ordered",
+        &[
+            "Index Scan using parked_pkey on parked",
+            "Tid Scan on parked",
+        ],
+    ),
+    (
         "settle",
         &[
             "Index Scan using parked_pkey on parked",

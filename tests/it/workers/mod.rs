@@ -2,6 +2,7 @@
 //! scheduled retry, pushes to webhooks.
 
 mod ends;
+mod odd_schedules;
 pub(crate) mod push;
 mod retry;
 mod schedules;
