@@ -3,6 +3,7 @@
 pub(super) mod lives;
 mod names;
 mod reading;
+mod there;
 mod walk;
 
 use postrider::config::{Auth, Config};
