@@ -2,6 +2,7 @@
 
 pub(super) mod lives;
 mod names;
+mod random;
 mod reading;
 mod there;
 mod walk;
