@@ -48,8 +48,8 @@ impl There {
             step.path = step.path.replace(NAME, &format!("{NAME}:{}", step.id));
             if step.id != "take_claim" {
                 let path = format!("/v1/claims/{NAME}:{}", step.id);
-                let taken = post(app, &path, json!({})).await;
-                let token = taken["token"].as_str().unwrap();
+                let granted = post(app, &path, json!({})).await;
+                let token = granted["token"].as_str().unwrap();
                 match step.body.as_mut() {
                     Some(body) => body["token"] = json!(token),
                     None => step.path = format!("{}?token={token}", step.path),

@@ -52,8 +52,8 @@ pub(super) async fn transactions(running: &Running, forbidden: &mut Forbidden) {
     once(running, &publish, &first).await;
     let receipt = receive(running, &queue, forbidden).await;
     let claim = format!("/v1/claims/jobs:{}", canary("claim-of-it"));
-    let taken = post(running, &claim, &json!({})).await;
-    let token = taken.expect(StatusCode::CREATED)["token"].clone();
+    let granted = post(running, &claim, &json!({})).await;
+    let token = granted.expect(StatusCode::CREATED)["token"].clone();
     forbidden.add(&token);
     let mut sent = message();
     sent["dedup_id"] = json!(canary("of-transaction"));
@@ -118,8 +118,8 @@ pub(super) async fn requests(running: &Running, forbidden: &mut Forbidden) {
 pub(super) async fn claims(running: &Running, forbidden: &mut Forbidden) {
     for name in ["done", "left"] {
         let path = format!("/v1/claims/orders:{}", canary(name));
-        let taken = once(running, &path, &json!({"lock_seconds": 60})).await;
-        let token = taken.json()["token"].clone();
+        let granted = once(running, &path, &json!({"lock_seconds": 60})).await;
+        let token = granted.json()["token"].clone();
         forbidden.add(&token);
         let token = token.as_str().unwrap();
         let held = post(running, &path, &json!({})).await;
