@@ -14,7 +14,8 @@ use crate::domain::MessageId;
 use crate::store::{Holder, HotTable, KeptFor, Partition, Storage};
 
 /// Dead rows of the narrow tables that are more than what a vacuum every few
-/// seconds leaves.
+/// seconds leaves. There is no event of them: whoever keeps them is told of as
+/// `storage.snapshot_held`, and their number is the metric `postrider_dead_rows`.
 const DEAD_ROWS: i64 = 1_000_000;
 
 /// Live messages are counted so far in each partition.

@@ -31,7 +31,8 @@ impl Told {
         request: &Request<B>,
         operation: Option<&'static Operation>,
     ) -> Self {
-        let (method, path) = (request.method().as_str(), request.uri().path());
+        let method = request.method().as_str();
+        let path = shown(request.uri().path());
         let context = TraceContext::of(request.headers());
         let incoming = Incoming {
             operation: operation.map(|operation| operation.id),
@@ -104,6 +105,23 @@ impl Told {
             span.answered(status, code);
         }
     }
+}
+
+/// A path as it is told. Names of queues and topics are no secret; what somebody calls
+/// a claim is as much theirs as a message's key, and whoever has a reply's id may
+/// read it.
+fn shown(path: &str) -> &str {
+    if let Some(key) = path.strip_prefix("/v1/claims/") {
+        return if key.ends_with("/complete") {
+            "/v1/claims/{key}/complete"
+        } else {
+            "/v1/claims/{key}"
+        };
+    }
+    if path.starts_with("/v1/replies/") {
+        return "/v1/replies/{correlation_id}";
+    }
+    path
 }
 
 /// The trace context that a request came with.
@@ -200,6 +218,19 @@ mod tests {
         }
         let kept = Trace::to_keep(&map);
         (kept.parent, kept.state)
+    }
+
+    #[test]
+    fn neither_a_claims_key_nor_a_replys_id_is_told() {
+        for (path, told) in [
+            ("/v1/claims/orders:42", "/v1/claims/{key}"),
+            ("/v1/claims/orders:42/complete", "/v1/claims/{key}/complete"),
+            ("/v1/claims/orders:42/nonsense", "/v1/claims/{key}"),
+            ("/v1/replies/req_AQ", "/v1/replies/{correlation_id}"),
+            ("/v1/queues/orders/ack", "/v1/queues/orders/ack"),
+        ] {
+            assert_eq!(shown(path), told);
+        }
     }
 
     #[test]

@@ -112,9 +112,10 @@ fn clipped(text: &str) -> String {
 /// none.
 fn messaging(operation: &str) -> Option<&'static str> {
     match operation {
-        "publish" | "publish_topic" => Some("send"),
+        "publish" | "publish_topic" | "request" => Some("send"),
         "receive" => Some("receive"),
-        "ack" | "nack" | "extend" => Some("settle"),
+        // A transaction may publish as well, but that is what it is for.
+        "ack" | "nack" | "extend" | "reply_to_request" | "transact" => Some("settle"),
         _ => None,
     }
 }

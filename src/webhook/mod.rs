@@ -28,6 +28,7 @@ use crate::domain::{Seconds, WebhookUrl};
 
 pub use error::Error;
 pub use pusher::Pusher;
+pub use resolve::Names;
 
 /// Bytes of an answer's body that are read, at most: what follows is more than
 /// anybody would say to a webhook.

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
 use super::error::{Error, explain};
-use super::resolve::{Resolver, resolve};
+use super::resolve::{Names, Resolver};
 use super::{KEPT, Push, PushOutcome, Pushed, READ};
 use crate::domain::{AllowList, Seconds, WebhookUrl, retry_after};
 
@@ -39,6 +39,7 @@ const WINDOW: u32 = 64 * 1024;
 #[derive(Debug)]
 pub struct Pusher {
     allow: Arc<AllowList>,
+    names: Names,
     tls: ClientConfig,
     /// Whether there is anything to check certificates with.
     has_roots: bool,
@@ -62,6 +63,14 @@ impl Pusher {
     /// # Errors
     /// [`Error::Client`].
     pub fn new(allow: AllowList) -> Result<Self, Error> {
+        Self::with_names(allow, Names::of_the_system())
+    }
+
+    /// The same, with addresses of names from there.
+    ///
+    /// # Errors
+    /// [`Error::Client`].
+    pub fn with_names(allow: AllowList, names: Names) -> Result<Self, Error> {
         let failed = |error: rustls::Error| Error::Client(error.to_string());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = || {
@@ -81,6 +90,7 @@ impl Pusher {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let pusher = Self {
             allow: Arc::new(allow),
+            names,
             tls,
             has_roots,
             clients: Mutex::default(),
@@ -104,6 +114,7 @@ impl Pusher {
             .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
             .tls_backend_preconfigured(self.tls.clone())
             .dns_resolver(Resolver {
+                names: self.names.clone(),
                 allow: Arc::clone(&self.allow),
                 port,
             })
@@ -135,7 +146,7 @@ impl Pusher {
         if url.literal().is_some() {
             return Ok(());
         }
-        let resolving = resolve(url.host(), url.port(), &self.allow);
+        let resolving = self.names.resolve(url.host(), url.port(), &self.allow);
         match tokio::time::timeout(CONNECT, resolving).await {
             Ok(found) => found.map(|_| ()),
             Err(_) => Err(Error::Unresolved {

@@ -9,53 +9,88 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::error::Error;
 use crate::domain::{AllowList, check_address};
 
+/// Who knows the addresses of names.
+#[derive(Clone)]
+pub struct Names(Arc<LookUp>);
+
+type LookUp = dyn Fn(&str, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
+
+impl Names {
+    /// This machine's resolver.
+    #[must_use]
+    pub fn of_the_system() -> Self {
+        Self::new(|host, port| {
+            let host = host.to_owned();
+            async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed()
+        })
+    }
+
+    /// Whoever answers so.
+    #[must_use]
+    pub fn new(
+        look_up: impl Fn(&str, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self(Arc::new(look_up))
+    }
+
+    /// All addresses of a name, if each may be connected to.
+    pub(super) async fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        allow: &AllowList,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        checked(host, (self.0)(host, port).await, allow)
+    }
+}
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Names").finish_non_exhaustive()
+    }
+}
+
 /// The client's resolver for one port: the client tells it the name only, and
 /// the list names ports, too.
 #[derive(Debug)]
 pub(super) struct Resolver {
+    pub(super) names: Names,
     pub(super) allow: Arc<AllowList>,
     pub(super) port: u16,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allow = Arc::clone(&self.allow);
+        let (names, allow) = (self.names.clone(), Arc::clone(&self.allow));
         let port = self.port;
         Box::pin(async move {
-            let found = resolve(name.as_str(), port, &allow).await?;
+            let found = names.resolve(name.as_str(), port, &allow).await?;
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
 
-/// All addresses of a name, by the system's resolver, if each may be connected
-/// to.
-pub(super) async fn resolve(
-    host: &str,
-    port: u16,
-    allow: &AllowList,
-) -> Result<Vec<SocketAddr>, Error> {
-    checked(host, tokio::net::lookup_host((host, port)).await, allow)
-}
-
 /// What was found for a name, or why it may not be used.
 fn checked(
     host: &str,
-    found: io::Result<impl Iterator<Item = SocketAddr>>,
+    found: io::Result<Vec<SocketAddr>>,
     allow: &AllowList,
 ) -> Result<Vec<SocketAddr>, Error> {
     let unresolved = |reason: String| Error::Unresolved {
         host: host.to_owned(),
         reason,
     };
-    let found: Vec<SocketAddr> = found
-        .map_err(|error| unresolved(error.to_string()))?
-        .collect();
+    let found = found.map_err(|error| unresolved(error.to_string()))?;
     if found.is_empty() {
         return Err(unresolved("it has no address".to_owned()));
     }
@@ -81,7 +116,7 @@ mod tests {
             .iter()
             .map(|text| text.parse::<crate::domain::AllowEntry>().expect("an entry"))
             .collect();
-        checked("hooks.example", Ok(found.into_iter()), &allow)
+        checked("hooks.example", Ok(found), &allow)
     }
 
     #[test]
@@ -118,8 +153,7 @@ mod tests {
     #[test]
     fn a_name_without_addresses_is_no_success() {
         assert!(matches!(check(&[], &[]), Err(Error::Unresolved { .. })));
-        let failed: io::Result<std::iter::Empty<SocketAddr>> =
-            Err(io::Error::other("no such name"));
+        let failed = Err(io::Error::other("no such name"));
         let error = checked("hooks.example", failed, &AllowList::default());
         let error = error.expect_err("unresolved").to_string();
         assert_eq!(error, "hooks.example does not resolve: no such name");

@@ -12,6 +12,10 @@ ORDERED = "lined"
 FILLED = ("orders", "jobs", ORDERED)
 TOPIC = "shop"
 SCHEDULE = "nightly"
+# What has a schema, and nothing else.
+CHECKED = "checked"
+# What has a webhook; only that takes its messages.
+PUSHED = "orders"
 
 
 def settings(queue):
@@ -51,15 +55,41 @@ class Client:
         for queue in FILLED:
             self.make_queue(queue)
         self.make_subscription()
-        self.call("PUT", "/v1/queues/orders/webhook", {"url": hooks_url})
-        self.call("POST", "/v1/queues/orders/webhook/test", {})
-        self.call("POST", "/v1/queues/orders/webhook/pause")
+        self.make_webhook(hooks_url)
         self.publish_topic()
         self.make_schedule()
 
     def make_schedule(self):
         settings = {"cron": "@yearly", "queue": "orders", "message": {"body": 1}}
         self.call("PUT", f"/v1/schedules/{SCHEDULE}", settings)
+
+    def make_webhook(self, hooks_url):
+        """A paused one, with an attempt to show."""
+        path = f"/v1/queues/{PUSHED}"
+        if self.call("GET", f"{path}/webhook", gone=True) is None:
+            self.call("PUT", path, {})
+            self.call("PUT", f"{path}/webhook", {"url": hooks_url})
+            self.call("POST", f"{path}/webhook/test", {})
+            self.call("POST", f"{path}/webhook/pause")
+
+    def make_checked(self, kind, has_schema):
+        """A queue or a topic, with a schema if it is to have one: its version."""
+        path = f"/v1/{kind}s/{CHECKED}"
+        self.call("PUT", path, {})
+        if not has_schema:
+            return None
+        return self.call("PUT", f"{path}/schema", {"schema": {}})["version"]
+
+    def ask(self):
+        """A request whose reply is there: where it is."""
+        path = "/v1/queues/asked"
+        self.call("PUT", path, {})
+        self.call("POST", f"{path}/purge", {})
+        asked = self.call("POST", f"{path}/requests", {"body": 1, "timeout_seconds": 600})
+        [message] = self.call("POST", f"{path}/receive", {"wait_seconds": 10})["messages"]
+        reply = {"receipt": message["receipt"], "body": {"sum": 3}}
+        self.call("POST", f"{path}/reply", reply)
+        return asked["correlation_id"]
 
     def make_queue(self, queue):
         """With messages that are ready, delayed, leased and dead."""

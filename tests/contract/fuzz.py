@@ -21,6 +21,7 @@ import threading
 import time
 
 import fixtures
+import taken
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -103,7 +104,7 @@ class Gateway:
         return status
 
 
-def run_schemathesis(gateway, arguments, hooks_url):
+def run_schemathesis(gateway, arguments, hooks_url, taken_file):
     """Its exit status."""
     command = [
         str(pathlib.Path(sys.executable).parent / "st"),
@@ -122,6 +123,7 @@ def run_schemathesis(gateway, arguments, hooks_url):
         PYTHONDONTWRITEBYTECODE="1",
         FUZZ_URL=gateway.url,
         FUZZ_HOOKS_URL=hooks_url,
+        FUZZ_TAKEN=taken_file,
         NO_COLOR="1",
     )
     if gateway.key:
@@ -160,9 +162,14 @@ def main():
     os.chmod(folder, 0o711)
     more = ["--auth", arguments.auth] if arguments.auth else []
     gateway = Gateway(arguments.program, f"{folder}/data", more)
+    taken_file = f"{folder}/taken"
+    open(taken_file, "w").close()
     try:
         fixtures.Client(gateway.url, gateway.key).make_all(hooks_url)
-        status = run_schemathesis(gateway, arguments, hooks_url)
+        operations = taken.operations(gateway.url)
+        status = run_schemathesis(gateway, arguments, hooks_url, taken_file)
+        # With options it may be only a part.
+        missed = [] if arguments.rest else taken.wrong(operations, taken_file)
     finally:
         ended = gateway.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -172,7 +179,9 @@ def main():
         print("the gateway's log has errors:", *wrong[:50], sep="\n  ")
     if ended != 0:
         print(f"the gateway ended with {ended}")
-    if status or wrong or ended:
+    for line in missed:
+        print(line)
+    if status or wrong or ended or missed:
         print(f"FAILED; the same requests again: make fuzz ARGS='--seed {arguments.seed}'")
         return 1
     return 0

@@ -12,6 +12,7 @@ import uuid
 
 import schemathesis
 import fixtures
+import taken
 
 client = fixtures.Client(os.environ["FUZZ_URL"], os.environ.get("FUZZ_KEY"))
 hooks_url = os.environ["FUZZ_HOOKS_URL"]
@@ -152,6 +153,30 @@ def ask_for_something_there(case):
             found = client.call("GET", path, gone=True)
             if found and found[field]:
                 names["id"] = found[field][0]["id"]
+    if case.path.startswith("/v1/claims/") and case.operation.definition.raw[
+        "operationId"
+    ] in ("complete_claim", "give_up_claim"):
+        names["key"] = f"fuzz:{uuid.uuid4()}"
+        token = client.call("POST", f"/v1/claims/{names['key']}", {})["token"]
+        # One of both has it.
+        if isinstance(case.body, dict):
+            case.body["token"] = token
+        else:
+            case.query["token"] = token
+    if case.path == "/v1/replies/{correlation_id}":
+        names["correlation_id"] = client.ask()
+    if "/schema" in case.path:
+        kind = "queue" if "queue" in names else "topic"
+        if names[kind] in (*fixtures.QUEUES, fixtures.TOPIC):
+            # With a schema the others could not publish bytes.
+            names[kind] = fixtures.CHECKED
+            version = client.make_checked(kind, has_schema=case.method != "PUT")
+            if "version" in names:
+                # As it is written.
+                names["version"] = str(version)
+    if "/webhook" in case.path and names["queue"] in fixtures.QUEUES:
+        names["queue"] = fixtures.PUSHED
+        client.make_webhook(hooks_url)
 
 
 def cursor_of(case):
@@ -302,18 +327,17 @@ def shortened(text, size):
 
 @schemathesis.hook
 def after_call(ctx, case, response):
-    if case.method == "PUT" and case.path.endswith("/schema") and response.status_code < 300:
+    taken.note(case, response)
+    if "/schema" in case.path and response.status_code < 300:
         # Publishes of bytes would be refused from now on.
         if not in_phase(case, "stateful"):
-            client.call("DELETE", case.formatted_path, gone=True)
+            path = case.formatted_path.partition("/schema")[0]
+            client.call("DELETE", f"{path}/schema", gone=True)
     # Sequences of calls count on what they delete being gone.
     if case.method != "DELETE" or response.status_code != 204 or in_phase(case, "stateful"):
         return
     names = case.path_parameters
-    if case.path == "/v1/queues/{queue}/webhook":
-        client.call("PUT", f"/v1/queues/{names['queue']}/webhook", {"url": hooks_url})
-        client.call("POST", f"/v1/queues/{names['queue']}/webhook/pause")
-    elif names.get("schedule") == fixtures.SCHEDULE:
+    if names.get("schedule") == fixtures.SCHEDULE:
         client.make_schedule()
     elif case.path == "/v1/queues/{queue}" and names["queue"] in fixtures.FILLED:
         client.make_queue(names["queue"])

@@ -188,6 +188,50 @@ fn the_rooms_are_kept_apart() {
     assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
+/// What is made from a secret: who shows one must not hear from the time that an
+/// answer takes how much of it is right.
+const SECRET: [&str; 6] = ["hash", "mac", "digest", "signature", "secret", "SIGNED"];
+
+/// A line of code that compares such a thing the short way.
+fn compares_a_secret(code: &str) -> bool {
+    let is_compared = ["==", "!=", ".eq(", ".ne(", ".cmp(", ".starts_with("]
+        .iter()
+        .any(|how| code.contains(how));
+    let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+    is_compared && words.any(|word| SECRET.contains(&word))
+}
+
+#[test]
+fn what_is_made_from_a_secret_is_compared_in_constant_time() {
+    let sources = sources();
+    for (path, verify) in [
+        ("domain/api_key.rs", ".verify_slice("),
+        ("domain/receipt.rs", ".verify_truncated_left("),
+        ("domain/request.rs", ".verify_truncated_left("),
+    ] {
+        let source = sources.iter().find(|source| source.path == path).unwrap();
+        let verified = source.code().filter(|(_, code)| code.contains(verify));
+        assert_eq!(verified.count(), 1, "{path}: {verify}");
+    }
+    for source in &sources {
+        for (line, code) in source.code() {
+            // Of a payload, whom it was sent by.
+            let is_digest = source.path == "store/idempotency.rs";
+            let found = compares_a_secret(&code) && !is_digest;
+            assert!(!found, "{}:{line} compares in haste: {code}", source.path);
+        }
+    }
+    for (code, expected) in [
+        ("if hash == known.hash {", true),
+        ("mac[..8] != bytes[SIGNED..]", true),
+        ("bytes[SIGNED..].eq(&mac)", true),
+        ("if length != LENGTH {", false),
+        ("self.mac(key.id).verify_slice(hash).is_ok()", false),
+    ] {
+        assert_eq!(compares_a_secret(code), expected, "{code}");
+    }
+}
+
 #[test]
 fn each_rule_finds_what_is_against_it() {
     let long = "\n".repeat(LINES + 1);

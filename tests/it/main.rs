@@ -8,6 +8,7 @@ mod support;
 mod architecture;
 mod batch;
 mod cli;
+mod dependencies;
 mod door;
 mod embedded;
 mod faults;

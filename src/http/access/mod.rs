@@ -297,11 +297,8 @@ impl Gate {
         let Some(stored) = stored else {
             return Ok(Looked::Nothing);
         };
-        if keys.len() >= MOST_KEYS {
-            keys.clear();
-        }
         let known = Arc::new(Known::new(stored, read, before.as_deref()));
-        keys.insert(id.to_owned(), Arc::clone(&known));
+        remember(&mut keys, id, Arc::clone(&known));
         Ok(Looked::Key(known))
     }
 
@@ -337,6 +334,14 @@ impl Gate {
     }
 }
 
+/// Keeps a key in memory, with no more than [`MOST_KEYS`] others.
+fn remember<K>(keys: &mut HashMap<String, K>, id: &str, known: K) {
+    if keys.len() >= MOST_KEYS && !keys.contains_key(id) {
+        keys.clear();
+    }
+    keys.insert(id.to_owned(), known);
+}
+
 impl Known {
     fn new(stored: StoredKey, read: Instant, before: Option<&Self>) -> Self {
         Self {
@@ -368,5 +373,26 @@ impl Known {
             || self
                 .previous
                 .is_some_and(|(hash, until)| now < until && hasher.matches(shown, &hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_keys_are_used_memory_has_only_so_many() {
+        let mut keys = HashMap::new();
+        for n in 0..3 * MOST_KEYS {
+            let id = format!("{n:012x}");
+            remember(&mut keys, &id, n);
+            assert!(keys.len() <= MOST_KEYS, "{}", keys.len());
+            assert_eq!(keys[&id], n);
+        }
+        // One that is read anew takes no more room.
+        let before = keys.len();
+        let last = format!("{:012x}", 3 * MOST_KEYS - 1);
+        remember(&mut keys, &last, 0);
+        assert_eq!((keys.len(), keys[&last]), (before, 0));
     }
 }

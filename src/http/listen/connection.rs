@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::drain::{Drain, LINGER, Phase};
+use super::frames::Framed;
 use super::head::{Head, HeadTimer, Times, Watched};
 use super::service::Service;
 use super::streams::Streams;
@@ -153,14 +154,15 @@ impl Server {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let head = Head::new(self.times, first_until);
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&head)));
+        let stream = Watched::new(stream, Arc::clone(&head));
         let (drain, service) = (Arc::clone(&self.drain), self.service.of_peer(peer));
         match protocol {
             Protocol::Http1 => {
                 self.tracker
-                    .spawn(Http1::new(stream, service, drain, head, slot));
+                    .spawn(Http1::new(TokioIo::new(stream), service, drain, head, slot));
             }
             Protocol::Http2 => {
+                let stream = Framed::new(stream, PREFACE.len(), self.times.head);
                 let streams = Streams::new();
                 let tasks = Tasks {
                     tracker: self.tracker.clone(),
@@ -171,6 +173,7 @@ impl Server {
                     streams.rested(first_until, idle).await;
                 };
                 self.tracker.spawn(async move {
+                    let stream = TokioIo::new(stream);
                     report(http2(stream, service, drain, tasks, rested).await);
                     drop(slot);
                 });
@@ -259,7 +262,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Future for Http1<I> {
 
 /// Serves a connection over HTTP/2, until it has `rested` for too long.
 async fn http2<I>(
-    stream: TokioIo<Watched<I>>,
+    stream: TokioIo<Framed<Watched<I>>>,
     service: Service,
     drain: Arc<Drain>,
     tasks: Tasks,

@@ -7,6 +7,7 @@
 
 mod connection;
 mod drain;
+mod frames;
 mod head;
 mod service;
 mod streams;

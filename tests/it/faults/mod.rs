@@ -10,5 +10,6 @@ mod pushes;
 mod races;
 mod readonly;
 mod restarts;
+mod retried;
 mod signals;
 mod steps;

@@ -72,3 +72,31 @@ async fn two_gateways_that_publish_at_once_overrun_a_full_queue_by_no_more_than_
         app.assert_conserved(&app.database, queue).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_a_full_queue_is_refused_at_once_or_takes_the_oldests_place() {
+    const REQUESTS: &str = "/v1/queues/orders/requests";
+    let app = App::start().await;
+    app.queue("orders", json!({"max_ready": 1})).await;
+    let ask = async |body: &str| {
+        let request = app
+            .request(Method::POST, REQUESTS)
+            .header("content-type", "application/json")
+            .header("prefer", "wait=30")
+            .body(json!({"body": body}).to_string());
+        Answer::of(request).await
+    };
+    app.publish("orders", json!({"body": "oldest"})).await;
+    let began = std::time::Instant::now();
+    ask("refused").await.expect_problem(429, "queue-full");
+    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+    assert_eq!(app.app.broker().replies().waiting(), 0);
+    expect_counts(&app, "orders", &json!({"ready": 1, "dead": 0})).await;
+    app.patch("/v1/queues/orders", json!({"overflow": "drop_oldest"}))
+        .await
+        .expect(StatusCode::OK);
+    let asked = app.post(REQUESTS, json!({"body": "taken"})).await;
+    asked.expect(StatusCode::ACCEPTED);
+    expect_counts(&app, "orders", &json!({"ready": 1, "dead": 1})).await;
+    assert_eq!(app.receive_one("orders").await["body"], "taken");
+}

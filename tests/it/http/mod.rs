@@ -28,6 +28,7 @@ mod schedules;
 mod schema;
 mod schemas;
 mod server;
+mod slots;
 mod storage;
 mod stream;
 mod subscriptions;

@@ -202,3 +202,36 @@ async fn each_gateway_counts_for_itself_and_a_change_of_the_limit_begins_anew() 
     free.expect(StatusCode::CREATED);
     assert_eq!(fields(&free), (None, None));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_cost_what_a_publish_does_and_are_refused_before_anybody_waits() {
+    const REQUESTS: &str = "/v1/queues/orders/requests";
+    let app = App::start().await;
+    app.queue("orders", slow("publish_per_second", 3)).await;
+    let policy = Some("\"publish\";q=3;w=300");
+    let first = app.post(REQUESTS, json!({"body": 1})).await;
+    first.expect(StatusCode::ACCEPTED);
+    assert_eq!(fields(&first), (policy, Some("\"publish\";r=2;t=100")));
+    // What is refused for another reason costs nothing.
+    app.post(REQUESTS, json!({"body": 1, "timeout_seconds": 0}))
+        .await
+        .expect_problem(422, "invalid");
+    app.publish("orders", json!({"body": 1})).await;
+    let last = app.post(REQUESTS, json!({"body": 1})).await;
+    last.expect(StatusCode::ACCEPTED);
+    let began = std::time::Instant::now();
+    for prefer in ["respond-async", "wait=30"] {
+        let request = app
+            .request(reqwest::Method::POST, REQUESTS)
+            .header("content-type", "application/json")
+            .header("prefer", prefer)
+            .body(r#"{"body":1}"#);
+        let refused = Answer::of(request).await;
+        refused.expect_problem(429, "rate-limited");
+        assert_eq!(fields(&refused), (policy, Some("\"publish\";r=0;t=100")));
+        assert_eq!(refused.headers["retry-after"], "100");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(app.app.broker().replies().waiting(), 0);
+    assert_eq!(app.counts("orders").await["ready"], 3);
+}

@@ -31,7 +31,7 @@ async fn holder(database: &Database, application: &str) -> (PgConnection, i64) {
     (session, i64::from(pid))
 }
 
-async fn health(gateway: &Gateway) -> Value {
+pub(super) async fn health(gateway: &Gateway) -> Value {
     gateway
         .get("/v1/health/storage")
         .await
@@ -39,7 +39,7 @@ async fn health(gateway: &Gateway) -> Value {
 }
 
 /// The next event that is told, taken for good.
-async fn told(gateway: &Gateway) -> Value {
+pub(super) async fn told(gateway: &Gateway) -> Value {
     let message = gateway.receive_one("alerts").await;
     gateway
         .settle("ack", "alerts", &[&message["receipt"]], json!({}))

@@ -1,15 +1,15 @@
 //! What others say of the scrape: Prometheus' own tool, and our table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{scrape, shows};
-use crate::support::{App, Reply};
+use super::{scrape, shows, value};
+use crate::support::{Answer, Reply};
 use crate::workers::push::Hook;
 
 /// promtool, where it is: CI and `make check-metrics` name it, and then it must
@@ -22,12 +22,8 @@ fn promtool() -> Option<OsString> {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn promtool_finds_nothing_to_say_after_traffic_of_every_kind() {
-    let Some(promtool) = promtool() else {
-        println!("skipped: there is no promtool; `make check-metrics` fetches it");
-        return;
-    };
+/// A gateway after traffic of every kind.
+async fn traffic() -> Hook {
     let hook = Hook::start(json!({}), json!({})).await;
     hook.receiver.next(Reply::status(500));
     hook.publish_many(3).await;
@@ -47,6 +43,7 @@ async fn promtool_finds_nothing_to_say_after_traffic_of_every_kind() {
             .await
             .expect(StatusCode::OK);
     }
+    in_one_step(&hook).await;
     hook.receive("orders", json!({"wait_seconds": 0.01})).await;
     hook.get("/nowhere").await;
     assert!(
@@ -62,11 +59,50 @@ async fn promtool_finds_nothing_to_say_after_traffic_of_every_kind() {
         &hook,
         &[
             "postrider_queue_acked_total{queue=\"orders\"} 3",
-            "postrider_queue_acked_total{queue=\"work\"} 1",
+            "postrider_queue_acked_total{queue=\"work\"} 2",
         ],
     )
     .await;
+    hook
+}
 
+/// What is done once or not at all: transactions, requests and replies, and a publish
+/// with an idempotency key.
+async fn in_one_step(hook: &Hook) {
+    hook.queue("asked", json!({})).await;
+    let asked = hook.post("/v1/queues/asked/requests", json!({"body": 1}));
+    let asked = asked.await.expect(StatusCode::ACCEPTED);
+    let receipt = hook.receive_one("asked").await["receipt"].clone();
+    let reply = json!({"receipt": receipt, "body": 2});
+    hook.post("/v1/queues/asked/reply", reply)
+        .await
+        .expect(StatusCode::OK);
+    let path = format!("/v1/replies/{}", asked["correlation_id"].as_str().unwrap());
+    hook.get(&path).await.expect(StatusCode::OK);
+
+    let receipt = hook.receive_one("work").await["receipt"].clone();
+    let steps = json!({
+        "acks": [{"queue": "work", "receipt": receipt}],
+        "publishes": [{"queue": "asked", "message": {"body": 1}}],
+    });
+    hook.post("/v1/transactions", steps)
+        .await
+        .expect(StatusCode::OK);
+    let once = hook
+        .request(Method::POST, "/v1/queues/asked/messages")
+        .header("content-type", "application/json")
+        .header("idempotency-key", "once")
+        .body(r#"{"body":1}"#);
+    Answer::of(once).await.expect(StatusCode::CREATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_finds_nothing_to_say_after_traffic_of_every_kind() {
+    let Some(promtool) = promtool() else {
+        println!("skipped: there is no promtool; `make check-metrics` fetches it");
+        return;
+    };
+    let hook = traffic().await;
     let text = scrape(&hook).await;
     let mut child = Command::new(promtool)
         .args(["check", "metrics"])
@@ -184,24 +220,79 @@ async fn what_was_promised_is_shown_with_its_labels() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_table_and_the_scrape_name_the_same_metrics() {
-    let app = App::start().await;
-    let text = scrape(&app).await;
-    let shown: BTreeSet<(String, String)> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-        .collect();
+/// What is told of a metric: its kind and the names of its labels.
+type Told = (String, BTreeSet<String>);
+
+/// The words in a cell that are code.
+fn codes(cell: &str) -> impl Iterator<Item = String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned)
+}
+
+/// By the table, and the verbs that it names.
+fn table() -> (BTreeMap<String, Told>, Vec<String>) {
     let table = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md"));
-    let told: BTreeSet<(String, String)> = table
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
-        .map(|(name, rest)| {
-            let kind = rest.split(' ').next().unwrap();
-            (name.to_owned(), kind.to_owned())
-        })
-        .collect();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let mut verbs = Vec::new();
+    let told = rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, name, kind, labels, tells, ..] = cells[..] else {
+            panic!("{row}");
+        };
+        let name = codes(name).next().unwrap();
+        if name == "postrider_batch_rows" {
+            // The others in there are no verbs: a header.
+            verbs.extend(codes(tells).filter(|code| !code.contains('-')));
+        }
+        (name, (kind.to_owned(), codes(labels).collect()))
+    });
+    (told.collect(), verbs)
+}
+
+/// The names of labels of a series, whose values here have no quotes; `le` is every
+/// histogram's.
+fn labels(series: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut rest = series.split_once('{').map_or("", |(_, rest)| rest);
+    while let Some((name, value)) = rest.split_once("=\"") {
+        names.insert(name.trim_start_matches(',').to_owned());
+        rest = value.split_once('"').unwrap().1;
+    }
+    names.remove("le");
+    names
+}
+
+/// By a scrape; a metric without series has no labels.
+fn shown(text: &str) -> BTreeMap<String, Told> {
+    let mut shown = BTreeMap::new();
+    let mut latest = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            name.clone_into(&mut latest);
+            shown.insert(latest.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (_, found): &mut Told = shown.get_mut(&latest).unwrap();
+            found.extend(labels(line));
+        }
+    }
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_and_the_scrape_name_the_same_metrics_and_labels() {
+    let hook = traffic().await;
+    let text = scrape(&hook).await;
+    let (told, verbs) = table();
+    let shown = shown(&text);
     assert!(shown.len() > 30, "{text}");
     assert_eq!(shown, told);
+    assert!(verbs.len() > 10, "{verbs:?}");
+    for verb in verbs {
+        let series = format!("postrider_batch_rows_count{{verb=\"{verb}\"}}");
+        assert!(value(&text, &series) > Some(0.0), "{series}: {text}");
+    }
+    for operation in ["transact", "request", "reply_to_request", "get_reply"] {
+        let series = format!("postrider_http_requests_total{{operation=\"{operation}\",");
+        assert!(text.contains(&series), "{series}: {text}");
+    }
 }

@@ -117,6 +117,101 @@ async fn a_trace_goes_on_from_the_caller_over_the_publish_to_the_receive() {
     }
 }
 
+/// Publishes to topics, as a request and within transactions: its operation, path and
+/// body.
+fn other_publishes() -> [(&'static str, &'static str, Value); 4] {
+    let part = |to: &str, name: &str| json!({"publishes": [{to: name, "message": {"body": 1}}]});
+    let transactions = "/v1/transactions";
+    [
+        (
+            "publish_topic",
+            "/v1/topics/shop/messages",
+            json!({"body": 1}),
+        ),
+        ("request", "/v1/queues/orders/requests", json!({"body": 1})),
+        ("transact", transactions, part("queue", "orders")),
+        ("transact", transactions, part("topic", "shop")),
+    ]
+}
+
+/// The message that comes out of each, where its publish came with this.
+async fn published_otherwise(running: &Running, sent: &str) -> Vec<Value> {
+    running.queue("orders", json!({})).await;
+    for (path, json) in [
+        ("/v1/topics/shop", json!({})),
+        (
+            "/v1/topics/shop/subscriptions/sub",
+            json!({"queue": "orders"}),
+        ),
+    ] {
+        let made = running.send(Method::PUT, path, json).await;
+        made.expect(StatusCode::CREATED);
+    }
+    let mut messages = Vec::new();
+    for (operation, path, json) in other_publishes() {
+        let request = running
+            .request(Method::POST, path)
+            .header("content-type", "application/json")
+            .header("traceparent", sent)
+            .header("tracestate", "vendor=value")
+            .body(json.to_string());
+        let answer = Answer::of(request).await;
+        assert!(answer.status.is_success(), "{operation}: {answer:?}");
+        let message = receive(running).await;
+        let receipt = &message["receipt"];
+        let settled = if operation == "request" {
+            let reply = json!({"receipt": receipt, "body": 2});
+            running.post("/v1/queues/orders/reply", reply).await
+        } else {
+            let receipts = json!({"receipts": [receipt]});
+            running.post("/v1/queues/orders/ack", receipts).await
+        };
+        settled.expect(StatusCode::OK);
+        messages.push(message);
+    }
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_on_over_topics_requests_and_transactions() {
+    let collector = Collector::start().await;
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.endpoint())];
+    let (_database, running) = start(&[], &variables).await;
+    let messages = published_otherwise(&running, &format!("00-{CALLER}-01")).await;
+    running.stop();
+    let spans = collector.spans();
+    for ((operation, ..), message) in other_publishes().iter().zip(&messages) {
+        let parent = message["traceparent"].as_str().unwrap_or_default();
+        assert_eq!(parent.get(3..35), Some(TRACE), "{operation}: {message}");
+        assert_eq!(message["tracestate"], "vendor=value", "{operation}");
+        let published = spans.iter().find(|span| span.traceparent() == parent);
+        let published = published.unwrap_or_else(|| panic!("{operation}: {spans:?}"));
+        assert_eq!(published.name, *operation);
+        assert_eq!(published.parent.as_deref(), Some(CALLER));
+    }
+    for (name, kind) in [
+        ("publish_topic", "send"),
+        ("request", "send"),
+        ("transact", "settle"),
+        ("reply_to_request", "settle"),
+    ] {
+        let span = spans.iter().find(|span| span.name == name).unwrap();
+        let expected = json!({"messaging.operation.type": kind, "messaging.operation.name": name});
+        assert_attributes(span, &expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_traces_of_its_own_the_gateway_passes_a_callers_context_on() {
+    let (_database, running) = start(&[], &[]).await;
+    let sent = format!("00-{CALLER}-01");
+    let messages = published_otherwise(&running, &sent).await;
+    for ((operation, ..), message) in other_publishes().iter().zip(messages) {
+        assert_eq!(message["traceparent"], sent, "{operation}");
+        assert_eq!(message["tracestate"], "vendor=value", "{operation}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_push_is_a_child_of_its_publish_and_the_next_is_linked_to_it() {
     let collector = Collector::start().await;

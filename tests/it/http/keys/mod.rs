@@ -2,7 +2,9 @@
 
 pub(super) mod lives;
 mod names;
+mod random;
 mod reading;
+mod there;
 mod walk;
 
 use postrider::config::{Auth, Config};

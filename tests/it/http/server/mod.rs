@@ -4,6 +4,7 @@ mod compressed;
 mod connections;
 mod cors;
 mod drain;
+mod halves;
 mod heads;
 mod http2;
 mod refused;

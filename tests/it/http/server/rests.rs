@@ -17,11 +17,11 @@ use crate::support::{Gateway, certificate, eventually};
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Empty.
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+pub(super) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// GET http /livez, from the static table, and :authority x; the first stream.
-const GET_LIVEZ: &[u8] = &[
+pub(super) const GET_LIVEZ: &[u8] = &[
     0, 0, 13, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x04, 6, b'/', b'l', b'i', b'v', b'e', b'z', 0x41, 1,
     b'x',
 ];
@@ -72,7 +72,7 @@ async fn closed_after<S: Stream>(
 }
 
 #[track_caller]
-fn assert_about(waited: Duration, seconds: f64) {
+pub(super) fn assert_about(waited: Duration, seconds: f64) {
     let waited = waited.as_secs_f64();
     assert!(
         (seconds - 0.1..seconds + 5.0).contains(&waited),

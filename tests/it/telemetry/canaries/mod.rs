@@ -2,6 +2,9 @@
 //! planted wherever there could be one, every kind of request and failure is
 //! driven at the loudest level, and everything is searched for them.
 
+mod again;
+mod pushes;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Method, StatusCode};
@@ -10,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{Running, admin_key};
-use crate::support::{Answer, Collector, Database, Receiver, Reply, eventually};
+use crate::support::{Answer, Collector, Database, Receiver, Reply};
 
 /// In every canary.
 const CANARY: &str = "kanarienvogel";
@@ -257,76 +260,6 @@ async fn topics(running: &Running) {
     }
 }
 
-/// Pushes that are answered well, badly and not at all; secrets in the URL and
-/// the headers.
-async fn webhooks(running: &Running, receiver: &Receiver, forbidden: &mut Forbidden) {
-    running
-        .queue(
-            "pushed",
-            json!({"backoff": {"initial_seconds": 0}, "max_attempts": 3}),
-        )
-        .await;
-    let path = "/v1/queues/pushed/webhook";
-    let settings = |url: String| {
-        json!({"url": url, "headers": {"Authorization": format!("Bearer {CANARY}")},
-            "timeout_seconds": 1})
-    };
-    for url in [
-        format!("http://me:{CANARY}@example.com/"),
-        format!("http://10.0.0.1/{CANARY}"),
-        format!("ftp://{CANARY}"),
-        format!("http://no.such.host.invalid/{CANARY}"),
-    ] {
-        let refused = running.send(Method::PUT, path, settings(url)).await;
-        assert!(refused.status.is_client_error(), "{refused:?}");
-    }
-    let url = receiver.url(&format!("/{CANARY}?token={CANARY}"));
-    let made = running.send(Method::PUT, path, settings(url)).await;
-    let made = made.expect(StatusCode::CREATED);
-    forbidden.add(&made["secret"]);
-    receiver.next(Reply::with(
-        500,
-        &[("x-said", CANARY)],
-        canary("answer").as_bytes(),
-    ));
-    receiver.next(Reply::redirect(302, &format!("/{CANARY}")));
-    let publish = "/v1/queues/pushed/messages";
-    post(running, publish, &message())
-        .await
-        .expect(StatusCode::CREATED);
-    receiver.wait_for(3).await;
-    post(
-        running,
-        &format!("{path}/test"),
-        &json!({"body": canary("test")}),
-    )
-    .await;
-    let rotated = post(running, &format!("{path}/rotate-secret"), &json!({})).await;
-    forbidden.add(&rotated.expect(StatusCode::OK)["secret"]);
-
-    // What is pushed before the change is known fails as well.
-    receiver.usually(Reply::reset());
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let url = json!({"url": format!("http://{nobody}/{CANARY}")});
-    running
-        .send(Method::PATCH, path, url)
-        .await
-        .expect(StatusCode::OK);
-    let mut fresh = message();
-    fresh["dedup_id"] = json!(canary("fresh"));
-    post(running, publish, &fresh)
-        .await
-        .expect(StatusCode::CREATED);
-    eventually("it was given up", async || {
-        let queue = running.request(Method::GET, "/v1/queues/pushed");
-        Answer::of(queue).await.json()["dead"] == 1
-    })
-    .await;
-}
-
 /// The database refuses a row, and says what is in it; then it hangs up.
 async fn trouble(running: &Running, database: &Database) {
     let mut admin = database.connect().await;
@@ -399,7 +332,14 @@ async fn no_canary_is_told(format: &str) {
     keys(&mut running, admin_key(&url), &mut forbidden).await;
     messages(&running, &mut forbidden).await;
     topics(&running).await;
-    webhooks(&running, &receiver, &mut forbidden).await;
+    pushes::webhooks(&running, &receiver, &mut forbidden).await;
+    again::transactions(&running, &mut forbidden).await;
+    again::requests(&running, &mut forbidden).await;
+    again::claims(&running, &mut forbidden).await;
+    again::blocked_keys(&running, &mut forbidden).await;
+    again::schemas(&running).await;
+    again::schedules(&running).await;
+    again::door(&running, &database).await;
     raw(&running).await;
     trouble(&running, &database).await;
     let log = running.stop();
@@ -410,6 +350,12 @@ async fn no_canary_is_told(format: &str) {
         "receive",
         "dead-letters/redrive",
         "the database refused a statement",
+        "/v1/transactions",
+        "/v1/claims/",
+        "/v1/replies/",
+        "schema-violation",
+        "put_schedule",
+        "unblock",
     ] {
         assert!(log.contains(said), "{said}: {log}");
     }
@@ -425,6 +371,14 @@ async fn no_canary_is_told(format: &str) {
         "push",
         "store.publish",
         "store.settle",
+        "transact",
+        "request",
+        "reply_to_request",
+        "get_reply",
+        "give_up_claim",
+        "put_schedule",
+        "put_queue_schema",
+        "unblock",
     ] {
         assert!(names.iter().any(|found| found == name), "{name}: {names:?}");
     }
