@@ -374,9 +374,10 @@ enum End {
 async fn serve(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), state: &State) -> End {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(socket, &mut buffer).await {
-        let path = request.path.clone();
+        // Taken before anybody can know of the request: who was waiting for it may
+        // script the next reply, which is not this one's.
+        let reply = reply(state, &request.path);
         let _answering = Answering::begin(state, request);
-        let reply = reply(state, &path);
         tokio::time::sleep(reply.delay).await;
         match answer(socket, &reply.how).await {
             Ok(true) => {}
