@@ -10,13 +10,15 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{rows, run};
-use crate::support::{App, Gateway, eventually};
+use crate::support::{App, Deadline, Gateway, eventually};
 
 /// Takes all that is in the queue, until the door is empty; how often each body
 /// came.
 async fn drain(app: &App, gateway: &Gateway, queue: &str, count: usize) -> BTreeMap<i64, usize> {
     let mut got = BTreeMap::new();
+    let deadline = Deadline::start();
     while got.len() < count {
+        deadline.check(|| format!("{} of {count} came", got.len()));
         let path = format!("/v1/queues/{queue}/receive");
         let answer = gateway
             .post(&path, json!({"max_messages": 1000, "wait_seconds": 10}))

@@ -186,15 +186,14 @@ async fn a_hot_key_drains_in_tens() {
         .await
         .expect(StatusCode::CREATED);
     let mut got = Vec::new();
-    let mut receives = 0;
-    while got.len() < 200 {
+    for _ in 0..20 {
         let messages = app.receive("q", json!({"max_messages": 10})).await;
         let receipts: Vec<&Value> = messages.iter().map(|m| &m["receipt"]).collect();
-        app.settle("ack", "q", &receipts, json!({})).await;
+        app.settle("ack", "q", &receipts, json!({}))
+            .await
+            .expect(StatusCode::OK);
         got.extend(bodies(&messages));
-        receives += 1;
     }
     assert_eq!(got, (0..200).collect::<Vec<i64>>());
-    assert_eq!(receives, 20);
     app.assert_conserved(&app.database, "q").await;
 }

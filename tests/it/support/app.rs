@@ -310,6 +310,26 @@ impl Answer {
     }
 }
 
+/// What may take long, but not for ever: a loop that waits for something that is lost.
+pub(crate) struct Deadline(std::time::Instant);
+
+impl Deadline {
+    /// Two minutes from now.
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now() + Duration::from_mins(2))
+    }
+
+    /// Panics if it is over, and says what is missing.
+    #[track_caller]
+    pub(crate) fn check(&self, missing: impl FnOnce() -> String) {
+        assert!(
+            std::time::Instant::now() < self.0,
+            "after two minutes: {}",
+            missing()
+        );
+    }
+}
+
 /// Waits until the condition holds; panics after 30 s.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = std::time::Instant::now();

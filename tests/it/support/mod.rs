@@ -11,7 +11,7 @@ mod receiver;
 mod tls;
 mod wire;
 
-pub(crate) use app::{Answer, App, Gateway, config, eventually, http_client};
+pub(crate) use app::{Answer, App, Deadline, Gateway, config, eventually, http_client};
 pub(crate) use calls::{Begun, begin, message};
 pub(crate) use chaos::{Chaos, Weather};
 pub(crate) use collector::{Collector, Span};
