@@ -74,7 +74,8 @@ async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
         async move { app.publish("q", json!({"body": 2, "key": "a"})).await }
     });
     eventually("the other publish waits for the key", async || {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
         number(&app.database, waiting).await > 0
     })
     .await;
@@ -134,7 +135,8 @@ async fn the_switch_waits_for_publishes_that_are_under_way() {
     });
     eventually("the switch waits", async || {
         let waiting = "SELECT count(*) FROM pg_locks
-            WHERE NOT granted AND mode = 'ShareLock' AND relation = 'postrider.ready'::regclass";
+            WHERE NOT granted AND mode = 'ShareLock' AND relation = 'postrider.ready'::regclass
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         switching.is_finished() || number(&app.database, waiting).await > 0
     })
     .await;
