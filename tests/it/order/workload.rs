@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::ordered;
 use crate::store::message_id;
-use crate::support::{App, Deadline, Gateway, Process};
+use crate::support::{Answer, App, Deadline, Gateway, Process};
 
 const PUBLISHERS: usize = 64;
 const EACH: usize = 8;
@@ -87,6 +88,18 @@ fn chance(seed: &mut u64, percent: u64) -> bool {
     (*seed >> 33) % 100 < percent
 }
 
+/// Sends until the gateway has not too much in hand for it, as any client does.
+async fn insist(gateway: &Gateway, verb: &str, json: &Value) -> Answer {
+    loop {
+        let answer = gateway.post(&format!("/v1/queues/q/{verb}"), json).await;
+        if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+            return answer;
+        }
+        answer.expect_problem(503, "overloaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn consume(gateway: &Gateway, checker: &Checker, mut seed: u64) {
     let deadline = Deadline::start();
     while !checker.is_over() {
@@ -120,7 +133,8 @@ async fn consume(gateway: &Gateway, checker: &Checker, mut seed: u64) {
                 gateway.settle("extend", "q", &receipt, end).await;
             } else {
                 checker.acking(key, id);
-                let answer = gateway.settle("ack", "q", &receipt, json!({})).await;
+                let ack = json!({"receipts": receipt});
+                let answer = insist(gateway, "ack", &ack).await;
                 answer.expect(StatusCode::OK);
                 checker.acked(id);
             }
@@ -164,7 +178,9 @@ async fn order_holds_under_nacks_lease_ends_and_a_killed_gateway() {
                     }
                 } else {
                     let gateway: &Gateway = if n % 2 == 0 { &app } else { &other };
-                    checker.published(&gateway.publish("q", message).await);
+                    let answer = insist(gateway, "messages", &message).await;
+                    let stored = answer.expect(StatusCode::CREATED);
+                    checker.published(stored["messages"][0]["id"].as_str().unwrap());
                 }
             }
             checker.done.fetch_add(1, Ordering::SeqCst);
@@ -182,7 +198,7 @@ async fn order_holds_under_nacks_lease_ends_and_a_killed_gateway() {
     let (deadline, acked) = (Deadline::start(), || checker.acked.lock().unwrap().len());
     while acked() < PUBLISHERS {
         deadline.check(|| format!("{} were acked, not {PUBLISHERS}", acked()));
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     victim.kill();
     while let Some(result) = tasks.join_next().await {
