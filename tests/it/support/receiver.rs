@@ -377,9 +377,13 @@ async fn serve(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), state: &State
         // Taken before anybody can know of the request: who was waiting for it may
         // script the next reply, which is not this one's.
         let reply = reply(state, &request.path);
-        let _answering = Answering::begin(state, request);
+        let answering = Answering::begin(state, request);
         tokio::time::sleep(reply.delay).await;
-        match answer(socket, &reply.how).await {
+        // Over before the answer is sent whole: who reads it may send the next at once.
+        let answering = (!matches!(reply.how, How::Whole(_))).then_some(answering);
+        let answered = answer(socket, &reply.how).await;
+        drop(answering);
+        match answered {
             Ok(true) => {}
             Ok(false) | Err(_) => {
                 return match reply.how {
