@@ -158,10 +158,7 @@ async fn a_claim_that_waited_for_another_counts_what_that_one_leased() {
 async fn woken(gateway: &Gateway, ends: impl Future<Output = ()>) -> Value {
     let waiting = gateway.receive("work", json!({"wait_seconds": 30}));
     let ending = async {
-        eventually("it waits", async || {
-            gateway.app.broker().waiting().values().sum::<usize>() == 1
-        })
-        .await;
+        gateway.until_waiting(1).await;
         ends.await;
         std::time::Instant::now()
     };

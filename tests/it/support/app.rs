@@ -134,6 +134,22 @@ impl Gateway {
         Answer::of(self.request(Method::DELETE, path)).await
     }
 
+    /// Waits until so many receivers wait here.
+    pub(crate) async fn until_waiting(&self, receivers: usize) {
+        eventually("they wait", async || {
+            self.app.broker().waiting().values().sum::<usize>() == receivers
+        })
+        .await;
+    }
+
+    /// Waits until it and another know of each other, and send each other hints.
+    pub(crate) async fn until_acquainted(&self, other: &Self) {
+        eventually("the gateways know of each other", async || {
+            self.app.broker().hints().others() && other.app.broker().hints().others()
+        })
+        .await;
+    }
+
     /// Makes a queue with these settings.
     pub(crate) async fn queue(&self, name: &str, settings: Value) {
         self.put(&format!("/v1/queues/{name}"), settings)
