@@ -9,7 +9,7 @@ mod races;
 mod refused;
 mod roles;
 
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 use crate::support::Database;
 
@@ -35,14 +35,6 @@ async fn refusal(connection: &mut PgConnection, sql: &str) -> (String, String, S
         error.detail().unwrap_or_default().to_owned(),
         error.hint().unwrap_or_default().to_owned(),
     )
-}
-
-/// A connection as another role.
-async fn connect_as(database: &Database, role: &str) -> PgConnection {
-    let url = database
-        .url()
-        .replace("postgres://postgres@", &format!("postgres://{role}@"));
-    PgConnection::connect(&url).await.unwrap()
 }
 
 /// Rows of `door` and of `door_refused`.

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::load::make_queue;
 use crate::store::number;
 use crate::support::{
-    Chaos, Database, Deadline, Folder, Gateway, Process, Weather, config, eventually, http_client,
+    Chaos, Database, Deadline, Folder, Gateway, Held, Process, Weather, config, eventually,
+    http_client, kill_postgres,
 };
 
 /// Publishers, each of which sends every key until it has a 2xx.
@@ -246,9 +247,7 @@ async fn a_crash_of_postgres_in_the_middle_leaves_no_key_behind() {
     let mut all = publishers.start(8);
     for round in 1..=3 {
         publishers.until(round * KEYS).await;
-        let pid_file = std::fs::read_to_string(data_dir.join("pg/postmaster.pid")).unwrap();
-        let pid = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
-        kill_process(pid, Signal::QUIT).unwrap();
+        kill_postgres(&data_dir);
     }
     publishers.end(&mut all).await;
     publishers.check(&drain(&process.url).await);
@@ -272,16 +271,12 @@ async fn a_gateway_that_hangs_in_the_middle_keeps_a_key_for_seconds_and_stores_n
             .send()
     };
     // Its answer cannot be kept yet, so that is where it is.
-    let mut holder = database.connect().await;
-    let lock = "BEGIN; LOCK TABLE postrider.idempotency IN EXCLUSIVE MODE";
-    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    let held = Held::table(&database, "idempotency", "EXCLUSIVE").await;
     let mut first = JoinSet::new();
     first.spawn(publish(&hangs));
-    let waits = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually("it is at it", async || number(&database, waits).await == 1).await;
+    database.until_stuck("-- keep_answers", 1).await;
     hangs.signal(Signal::STOP);
-    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    held.let_go().await;
     let refused = publish(&works).await.unwrap();
     assert_eq!(refused.status(), StatusCode::CONFLICT);
     let mut stored = None;

@@ -73,12 +73,7 @@ async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
         let app = Arc::clone(&app);
         async move { app.publish("q", json!({"body": 2, "key": "a"})).await }
     });
-    eventually("the other publish waits for the key", async || {
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        number(&app.database, waiting).await > 0
-    })
-    .await;
+    app.database.until_stuck("-- publish", 1).await;
     // Other keys do not.
     publish_all(&other, "q", "b", &[11]).await;
     assert!(!publishing.is_finished());
