@@ -206,8 +206,11 @@ fn p99(outcomes: &[Outcome], of: StatusCode) -> Duration {
 /// Two statements of ten batches of a hundred in 150 ms: 133 batches a second.
 const CAPACITY: u32 = 133;
 
-/// No accepted request takes longer, on a machine that is busy with other tests too.
+/// No accepted request takes longer.
 const SLOWEST: Duration = Duration::from_secs(3);
+
+/// No accepted one does on a machine that is busy with other tests.
+const SLOWEST_OF_ALL: Duration = Duration::from_secs(10);
 
 /// What came of an overload.
 struct Overload {
@@ -217,10 +220,12 @@ struct Overload {
     in_time: Duration,
     /// Of the refused, all but one in a hundred.
     at_once: Duration,
+    /// Of the accepted, all.
+    slowest: Duration,
 }
 
 impl Overload {
-    /// Some were accepted, none too late, and the others refused.
+    /// Some were accepted, none far too late, and the others refused.
     #[track_caller]
     fn of(outcomes: &[Outcome]) -> Self {
         let count = |of| u32::try_from(outcomes.iter().filter(|(s, _)| *s == of).count()).unwrap();
@@ -230,12 +235,13 @@ impl Overload {
         assert!(refused > 0, "all {accepted} accepted");
         let taken = outcomes.iter().filter(|(s, _)| *s == StatusCode::CREATED);
         let slowest = taken.map(|(_, took)| *took).max().unwrap();
-        assert!(slowest < SLOWEST, "{slowest:?}");
+        assert!(slowest < SLOWEST_OF_ALL, "{slowest:?}");
         Self {
             accepted,
             refused,
             in_time: p99(outcomes, StatusCode::CREATED),
             at_once: p99(outcomes, StatusCode::SERVICE_UNAVAILABLE),
+            slowest,
         }
     }
 }
@@ -269,14 +275,18 @@ async fn at_three_times_capacity_the_accepted_are_in_time_and_the_rest_know_at_o
             refused,
             in_time,
             at_once,
+            slowest,
         } = overload(&gateway, seconds).await;
         stored += accepted;
         tries += 1;
-        let what =
-            format!("{accepted} accepted, p99 {in_time:?}; {refused} refused, p99 {at_once:?}");
+        let what = format!(
+            "{accepted} accepted, p99 {in_time:?}, all {slowest:?}; \
+             {refused} refused, p99 {at_once:?}"
+        );
         let good = accepted > seconds * CAPACITY / 2
             && refused > seconds * CAPACITY
             && in_time < Duration::from_secs(1)
+            && slowest < SLOWEST
             && at_once < AT_ONCE;
         if good {
             break;
