@@ -74,16 +74,12 @@ async fn a_head_that_outlives_its_time_leaves_its_turn_to_the_next() {
     app.publish("q", json!({"body": 1, "key": "a", "ttl_seconds": 0.1}))
         .await;
     publish_all(&app, "q", "a", &[2]).await;
-    ack_next_after_expiry(&app).await;
-    app.assert_conserved(&app.database, "q").await;
-}
-
-async fn ack_next_after_expiry(app: &App) {
     eventually("the head has expired", async || {
         app.counts("q").await["ready"] == 1
     })
     .await;
-    ack_next(app, "q", 2).await;
+    ack_next(&app, "q", 2).await;
+    app.assert_conserved(&app.database, "q").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
