@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{MESSAGES, SCHEMA, amounts, app, pointers};
 use crate::http::counts::expect_counts;
-use crate::support::{Answer, App, eventually};
+use crate::http::stream::until_readable;
+use crate::support::{Answer, App};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_that_breaks_the_schema_is_refused_with_pointers_and_stores_nothing() {
@@ -183,14 +184,9 @@ async fn a_topics_schema_counts_for_what_is_published_to_it_and_the_queues_do_no
         (&received["topic"], &received["schema_version"]),
         (&json!("shop"), &json!(1))
     );
-    let mut first = Value::Null;
-    // Not before older transactions have ended, be they of other tests.
-    eventually("it is in the stream", async || {
-        first = app.get(path).await.expect(StatusCode::OK)["messages"][0].clone();
-        !first.is_null()
-    })
-    .await;
-    assert_eq!(first["schema_version"], 1);
+    until_readable(&app).await;
+    let stream = app.get(path).await.expect(StatusCode::OK);
+    assert_eq!(stream["messages"][0]["schema_version"], 1);
     let never = json!({"schema": false, "compatibility": "none"});
     app.put("/v1/topics/shop/schema", never)
         .await
