@@ -22,6 +22,9 @@ own_key = (client.key or "pr__").split("_")[1]
 # Seconds: a receiver that waits longer finds nothing more.
 LONGEST_WAIT = 0.02
 
+# Characters of a receipt: one that has this many is real already.
+RECEIPT_LENGTH = 50
+
 # Cursors are opaque, so a document cannot describe them; these are good ones.
 NAME_CURSOR = "bmE"
 VERSION_CURSOR = "bjE"
@@ -189,9 +192,13 @@ def cursor_of(case):
     return TIME_CURSOR
 
 
+def is_receipt(text):
+    return len(str(text)) == RECEIPT_LENGTH
+
+
 def real(receipts, queue):
     """Receipts are opaque, too; these are of messages that are leased now."""
-    if not isinstance(receipts, list) or any(len(str(r)) == 50 for r in receipts):
+    if not isinstance(receipts, list) or any(is_receipt(r) for r in receipts):
         return receipts
     path = f"/v1/queues/{queue}"
     if client.call("GET", path, gone=True) is None:
@@ -207,9 +214,10 @@ def real(receipts, queue):
 def of_request(receipt, queue):
     """One of a request that is leased now."""
     path = f"/v1/queues/{queue}"
-    if len(str(receipt)) == 50 or client.call("GET", path, gone=True) is None:
+    if is_receipt(receipt) or client.call("GET", path, gone=True) is None:
         return receipt
-    client.call("PUT", path, {})
+    # As it was made: without its order the ordered one would be another, or a 409.
+    client.call("PUT", path, fixtures.settings(queue))
     client.call("POST", f"{path}/requests", {"body": 1, "priority": 9, "timeout_seconds": 600})
     lease = {"max_messages": 100, "lease_seconds": 600}
     leased = client.call("POST", f"{path}/receive", lease)

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::store::number;
-use crate::support::{Database, Gateway, Wire, config, eventually};
+use crate::support::{Database, Gateway, Wire, config};
 
 const QUEUES: usize = 5;
 const RECEIVERS: usize = 200;
@@ -43,10 +43,7 @@ async fn two_hundred_receivers_who_wait_cost_no_query_and_no_connection() {
             .body(json!({"wait_seconds": 60}).to_string());
         receivers.spawn(async move { request.send().await.unwrap() });
     }
-    eventually("all wait", async || {
-        gateway.app.broker().waiting().values().sum::<usize>() == RECEIVERS
-    })
-    .await;
+    gateway.until_waiting(RECEIVERS).await;
 
     let (claims, polls) = (wire.count("claim"), wire.count("with_ready"));
     let sent = ten_seconds(&wire).await;

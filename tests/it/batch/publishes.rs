@@ -3,38 +3,17 @@
 use std::sync::Arc;
 
 use postrider::domain::{Lease, Message, QueueName, Seconds};
-use postrider::store::{
-    Error, Fate, Publish, PublishResult, Queue, Receiver, Refusal, Settled, Store,
-};
+use postrider::store::{Error, Fate, Publish, PublishResult, Queue, Receiver, Refusal, Settled};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use sqlx::PgConnection;
 use tokio::task::JoinSet;
 
 use crate::store::{execute, number};
-use crate::support::{Answer, Begun, Database, Gateway, Wire, begin, config, eventually, message};
+use crate::support::{Answer, Begun, Database, Gateway, Held, Wire, begin, config, message};
 
-/// Lets nobody write to a table, until it is told to let go. Statements give up
-/// after ten seconds.
-struct Held(PgConnection);
-
-impl Held {
-    async fn table(database: &Database, table: &str) -> Self {
-        let mut connection = database.connect().await;
-        let statement = format!("BEGIN; LOCK TABLE postrider.{table} IN SHARE MODE");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        Self(connection)
-    }
-
-    async fn let_go(mut self) {
-        sqlx::raw_sql("ROLLBACK")
-            .execute(&mut self.0)
-            .await
-            .unwrap();
-    }
+/// Lets nobody write to a table, until it is let go.
+async fn hold(database: &Database, table: &str) -> Held {
+    Held::table(database, table, "SHARE").await
 }
 
 /// A gateway, what it says to its database, and a queue of it.
@@ -60,27 +39,10 @@ async fn start() -> Tapped {
 }
 
 impl Tapped {
-    /// Waits until a statement of this `.sql` file waits for a lock.
-    async fn stuck(&self, name: &str) {
-        let (_, text) = *Store::statements()
-            .iter()
-            .find(|(known, _)| *known == name)
-            .unwrap();
-        let waiting = format!(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock'
-               AND query <> '' AND starts_with($text${text}$text$, query)"
-        );
-        eventually("a statement is stuck", async || {
-            number(&self.database, &*waiting).await == 1
-        })
-        .await;
-    }
-
     /// Publishes so that the writer is stuck, and what comes next has to wait.
     async fn occupy(&self) -> Begun<'_, Result<PublishResult, Error>> {
         let call = publishing(&self.gateway, &self.work, vec![message("0")]).await;
-        self.stuck("publish").await;
+        self.database.until_stuck("-- publish:", 1).await;
         call
     }
 }
@@ -131,7 +93,7 @@ async fn refuse_some(lost: usize) {
     let full = queue(&it.gateway, "full").await;
     let before = it.wire.count("publish");
 
-    let held = Held::table(&it.database, "messages").await;
+    let held = hold(&it.database, "messages").await;
     let first = it.occupy().await;
     let mut calls = Vec::new();
     for caller in 0..12 {
@@ -186,7 +148,7 @@ async fn a_request_that_postgres_refuses_fails_alone() {
          ADD CONSTRAINT unknown CHECK (correlation_id IS DISTINCT FROM 'bad')",
     )
     .await;
-    let held = Held::table(&it.database, "messages").await;
+    let held = hold(&it.database, "messages").await;
     let first = it.occupy().await;
     let mut calls = Vec::new();
     for caller in 0..9 {
@@ -229,9 +191,9 @@ async fn acks_that_share_a_statement_are_answered_each_in_its_order() {
     let leases: Vec<Lease> = claimed.deliveries[0].iter().map(|d| d.lease).collect();
     let broker = it.gateway.app.broker();
 
-    let held = Held::table(&it.database, "parked").await;
+    let held = hold(&it.database, "parked").await;
     let first = begin(broker.ack(leases[..1].to_vec())).await.ok().unwrap();
-    it.stuck("ack").await;
+    it.database.until_stuck("-- ack:", 1).await;
     let mut calls = Vec::new();
     for caller in 0..6 {
         let mut mine = leases[1 + caller * 3..][..3].to_vec();
@@ -268,7 +230,7 @@ async fn publishes_beyond_what_may_wait_are_refused_at_once_and_the_others_are_s
     let it = start().await;
     let gateway = &it.gateway;
     gateway.publish("work", json!({"body": "before"})).await;
-    let held = Held::table(&it.database, "messages").await;
+    let held = hold(&it.database, "messages").await;
     let first = it.occupy().await;
     let mut publishers = JoinSet::new();
     for _ in 0..FIT + 20 {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::store::{execute, number, queue_id};
-use crate::support::{App, Begun, Database, Gateway, Wire, begin, config, eventually};
+use crate::support::{App, Begun, Database, Gateway, Held, Wire, begin, config, eventually};
 
 /// A gateway over a wire that counts.
 async fn start() -> (Database, Wire, Gateway) {
@@ -124,33 +124,20 @@ async fn a_gateway_claims_from_a_queue_one_claim_at_a_time_and_from_each_queue_b
         gateway.queue(name, json!({})).await;
         queues.push(queue_id(&database, name).await);
     }
-    let mut holder = database.connect().await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE postrider.ready IN ACCESS EXCLUSIVE MODE")
-        .execute(&mut holder)
-        .await
-        .unwrap();
+    let held = Held::table(&database, "ready", "ACCESS EXCLUSIVE").await;
     let mut lines = [Vec::new(), Vec::new()];
     for (line, queue) in lines.iter_mut().zip(&queues) {
         line.push(in_line(&gateway, *queue, 1).await);
     }
-    let stuck = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'
-          AND query LIKE '-- claim%'";
-    eventually("both queues' claims are stuck", async || {
-        number(&database, stuck).await == 2
-    })
-    .await;
+    database.until_stuck("-- claim", 2).await;
     for (line, queue) in lines.iter_mut().zip(&queues) {
         for _ in 0..40 {
             line.push(in_line(&gateway, *queue, 1).await);
         }
         all_wait(&gateway, *queue, 40).await;
     }
-    assert_eq!(number(&database, stuck).await, 2);
-    sqlx::raw_sql("ROLLBACK")
-        .execute(&mut holder)
-        .await
-        .unwrap();
+    assert_eq!(database.stuck("-- claim").await, 2);
+    held.let_go().await;
     // For each queue the one that was stuck, and one for all who came
     // meanwhile; a claim each would be 82.
     for queue in &queues {

@@ -118,14 +118,12 @@ async fn an_open_transaction_does_not_hold_the_watermarks_up() {
     let id = crate::store::message_id(&app.publish("q", json!({"body": 1})).await);
     app.receive_one("q").await;
     let store = app.app.store();
-    let opened = std::time::Instant::now();
-    // What holds them up otherwise does so for a minute.
+    // At once, at least before this gives up: what holds them up does so for a minute.
     eventually("the floors move on", async || {
         store.raise_watermarks().await.unwrap();
         store.watermarks().settled() >= id
     })
     .await;
-    assert!(opened.elapsed().as_secs() < 30);
     run(&mut holder, "COMMIT").await;
     assert_eq!(app.receive_one("q").await["body"], "held");
     assert_eq!(

@@ -10,7 +10,7 @@ mod refused;
 mod roles;
 mod stale;
 
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 use crate::support::Database;
 
@@ -36,14 +36,6 @@ async fn refusal(connection: &mut PgConnection, sql: &str) -> (String, String, S
         error.detail().unwrap_or_default().to_owned(),
         error.hint().unwrap_or_default().to_owned(),
     )
-}
-
-/// A connection as another role.
-async fn connect_as(database: &Database, role: &str) -> PgConnection {
-    let url = database
-        .url()
-        .replace("postgres://postgres@", &format!("postgres://{role}@"));
-    PgConnection::connect(&url).await.unwrap()
 }
 
 /// Rows of `door` and of `door_refused`.

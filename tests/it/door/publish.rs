@@ -80,10 +80,7 @@ async fn nothing_is_there_before_the_commit_and_then_a_receiver_is_woken() {
             (Instant::now(), message)
         };
         let commit = async {
-            eventually("a receiver waits", async || {
-                app.app.broker().waiting().values().sum::<usize>() == 1
-            })
-            .await;
+            app.until_waiting(1).await;
             assert_eq!(app.counts("work").await["ready"], 0);
             let committed = Instant::now();
             run(&mut application, "COMMIT").await;

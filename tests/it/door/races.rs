@@ -1,7 +1,6 @@
 //! Late commits, two gateways, gateways and connections that die.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,13 +9,15 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{rows, run};
-use crate::support::{App, Gateway, eventually};
+use crate::support::{App, Deadline, Gateway, eventually};
 
 /// Takes all that is in the queue, until the door is empty; how often each body
 /// came.
 async fn drain(app: &App, gateway: &Gateway, queue: &str, count: usize) -> BTreeMap<i64, usize> {
     let mut got = BTreeMap::new();
+    let deadline = Deadline::start();
     while got.len() < count {
+        deadline.check(|| format!("{} of {count} came", got.len()));
         let path = format!("/v1/queues/{queue}/receive");
         let answer = gateway
             .post(&path, json!({"max_messages": 1000, "wait_seconds": 10}))
@@ -90,7 +91,6 @@ async fn two_gateways_move_each_message_once_whatever_dies() {
     let app = App::start().await;
     let other = app.another().await;
     app.queue("q", json!({})).await;
-    let database = Arc::new(app.database.url());
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let mut application = app.database.connect().await;
@@ -111,29 +111,25 @@ async fn two_gateways_move_each_message_once_whatever_dies() {
         });
     }
     // Meanwhile the gateways' connections are cut, again and again.
-    let done = Arc::new(AtomicBool::new(false));
-    let killer = {
-        let done = Arc::clone(&done);
-        let mut admin = app.database.connect().await;
-        async move {
-            while !done.load(Ordering::Relaxed) {
-                run(
-                    &mut admin,
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                     WHERE datname = current_database() AND application_name = 'postrider'
-                       AND pid <> pg_backend_pid()",
-                )
-                .await;
-                tokio::time::sleep(Duration::from_millis(150)).await;
-            }
+    let done = AtomicBool::new(false);
+    let mut admin = app.database.connect().await;
+    let killing = async {
+        while !done.load(Ordering::Relaxed) {
+            run(
+                &mut admin,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = 'postrider'
+                   AND pid <> pg_backend_pid()",
+            )
+            .await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
         }
     };
     let writing = async {
         writers.join_all().await;
         done.store(true, Ordering::Relaxed);
     };
-    tokio::join!(killer, writing);
-    drop(database);
+    tokio::join!(killing, writing);
     let rolled_back = (0..EACH).filter(|n| n % 7 == 3).count();
     let count =
         usize::try_from(WRITERS * EACH).unwrap() - rolled_back * usize::try_from(WRITERS).unwrap();

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::Connection as _;
 
-use super::{connect_as, refusal, run};
+use super::{refusal, run};
 use crate::support::{App, Database};
 
 /// A role of this test's own that may publish and nothing else.
@@ -24,7 +24,7 @@ async fn a_publisher_may_publish_and_nothing_else() {
     app.topic("t", json!({})).await;
     app.subscription("t", "s", json!({})).await;
     let role = publisher(&app.database).await;
-    let mut publisher = connect_as(&app.database, &role).await;
+    let mut publisher = app.database.connect_as(&role).await;
     run(
         &mut publisher,
         "SELECT postrider.door_version();
@@ -76,7 +76,7 @@ async fn who_is_no_publisher_may_not_publish() {
     app.database
         .execute(&format!("CREATE ROLE {role} LOGIN"))
         .await;
-    let mut stranger = connect_as(&app.database, &role).await;
+    let mut stranger = app.database.connect_as(&role).await;
     let (state, ..) = refusal(&mut stranger, "SELECT postrider.publish('q', '1')").await;
     assert_eq!(state, "42501");
     stranger.close().await.unwrap();
@@ -90,7 +90,7 @@ async fn neither_names_nor_settings_of_the_caller_change_what_a_call_does() {
     app.database
         .execute(&format!("CREATE SCHEMA hostile AUTHORIZATION {role}"))
         .await;
-    let mut publisher = connect_as(&app.database, &role).await;
+    let mut publisher = app.database.connect_as(&role).await;
     run(
         &mut publisher,
         r"CREATE TEMP TABLE queues (name text, max_message_bytes bigint);
@@ -192,11 +192,7 @@ async fn a_gateway_that_may_make_no_roles_migrates_all_the_same() {
             database.name
         ))
         .await;
-    let url: postrider::config::DatabaseUrl = database
-        .url()
-        .replace("postgres://postgres@", &format!("postgres://{role}@"))
-        .parse()
-        .unwrap();
+    let url: postrider::config::DatabaseUrl = database.url_as(&role).parse().unwrap();
     let store = postrider::store::Store::new(url.options(), 4, 1000);
     store.migrate().await.unwrap();
     store.close().await;

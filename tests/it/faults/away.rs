@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{App, Database, Gateway, Link, Wire, config, eventually};
+use crate::support::{App, Database, Gateway, Held, Link, Wire, config, eventually};
 
 /// Readiness follows the database within so long.
 const FOLLOWS: Duration = Duration::from_secs(5);
@@ -68,10 +68,7 @@ async fn waiting_receivers_hold_no_connection() {
         let app = Arc::clone(&app);
         waiting.spawn(async move { app.receive("work", json!({"wait_seconds": 10})).await });
     }
-    eventually("all wait", async || {
-        app.app.broker().waiting().values().sum::<usize>() == 200
-    })
-    .await;
+    app.until_waiting(200).await;
     // A pool of twelve, and none of it in use by them: a publish goes through.
     let published = tokio::time::timeout(
         Duration::from_secs(5),
@@ -157,9 +154,7 @@ async fn every_session_sets_its_time_outs_before_it_does_anything() {
     gateway.get("/readyz").await.expect(StatusCode::OK);
     assert!(gateway.app.store().vacuum_hot_tables().await.unwrap());
     // What is stuck for two seconds is asked after.
-    let mut holder = database.connect().await;
-    let held = "BEGIN; LOCK TABLE postrider.ready IN EXCLUSIVE MODE";
-    sqlx::raw_sql(held).execute(&mut holder).await.unwrap();
+    let held = Held::table(&database, "ready", "EXCLUSIVE").await;
     let watched = async {
         let kind = |what: &Kind| {
             let sent = |sent: &String| (what.1)(sent);
@@ -169,10 +164,7 @@ async fn every_session_sets_its_time_outs_before_it_does_anything() {
             KINDS.iter().all(kind)
         })
         .await;
-        sqlx::raw_sql("ROLLBACK")
-            .execute(&mut holder)
-            .await
-            .unwrap();
+        held.let_go().await;
     };
     tokio::join!(gateway.publish("work", json!({"body": 1})), watched);
 

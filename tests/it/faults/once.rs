@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::load::make_queue;
 use crate::store::number;
 use crate::support::{
-    Chaos, Database, Folder, Gateway, Process, Weather, config, eventually, http_client,
+    Chaos, Database, Deadline, Folder, Gateway, Held, Process, Weather, config, eventually,
+    http_client, kill_postgres,
 };
 
 /// Publishers, each of which sends every key until it has a 2xx.
@@ -136,33 +137,38 @@ impl Publishers {
             .map(|message| (message["id"].as_str().unwrap(), &message["body"]))
             .collect();
         assert_eq!(received.len(), messages.len());
-        assert_eq!(messages.len(), self.keys, "{statuses:?}");
         for (key, ids) in ids.iter() {
             let id = ids.iter().next().unwrap();
-            assert_eq!(received.get(id.as_str()), Some(&&json!(key)));
+            let body = received.get(id.as_str());
+            assert_eq!(body, Some(&&json!(key)), "{key} as {id}: {statuses:?}");
         }
+        assert_eq!(messages.len(), self.keys, "{statuses:?}");
     }
 }
 
 /// Everything in the queue.
-async fn drain(url: &str, expected: usize) -> Vec<Value> {
+async fn drain(url: &str) -> Vec<Value> {
     let client = http_client();
+    let deadline = Deadline::start();
     let mut all = Vec::new();
     loop {
         let response = client
             .post(format!("{url}/v1/queues/work/receive"))
+            .timeout(Duration::from_secs(30))
             .header("content-type", "application/json")
-            .body(r#"{"max_messages": 1000, "lease_seconds": 3600}"#)
+            .body(r#"{"max_messages": 1000, "lease_seconds": 3600, "wait_seconds": 1}"#)
             .send()
             .await
             .unwrap();
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            // The last of the cut connections.
+            deadline.check(|| format!("503 for ever, with {} received", all.len()));
             continue;
         }
         assert_eq!(response.status(), StatusCode::OK);
         let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
         let messages = answer["messages"].as_array().unwrap().clone();
-        if messages.is_empty() && all.len() >= expected {
+        if messages.is_empty() {
             return all;
         }
         all.extend(messages);
@@ -204,7 +210,7 @@ async fn a_thousand_keys_by_twenty_publishers_each_over_lost_answers_are_a_thous
         chaos.weather(Weather::Fair);
     }
     publishers.end(&mut all).await;
-    publishers.check(&drain(&first, KEYS).await);
+    publishers.check(&drain(&first).await);
     let stored = number(&database, "SELECT count(*) FROM postrider.messages").await;
     assert_eq!(stored, i64::try_from(KEYS).unwrap());
     one.assert_conserved(&database, "work").await;
@@ -227,7 +233,7 @@ async fn kill_9_of_a_gateway_in_the_middle_leaves_no_key_behind() {
         publishers.urls.lock().unwrap()[1].clone_from(&dies.url);
     }
     publishers.end(&mut all).await;
-    publishers.check(&drain(&stays.url, KEYS).await);
+    publishers.check(&drain(&stays.url).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,12 +247,10 @@ async fn a_crash_of_postgres_in_the_middle_leaves_no_key_behind() {
     let mut all = publishers.start(8);
     for round in 1..=3 {
         publishers.until(round * KEYS).await;
-        let pid_file = std::fs::read_to_string(data_dir.join("pg/postmaster.pid")).unwrap();
-        let pid = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
-        kill_process(pid, Signal::QUIT).unwrap();
+        kill_postgres(&data_dir);
     }
     publishers.end(&mut all).await;
-    publishers.check(&drain(&process.url, KEYS).await);
+    publishers.check(&drain(&process.url).await);
 }
 
 /// In the middle of its transaction, with the key's lock: Postgres ends it after ten
@@ -267,16 +271,12 @@ async fn a_gateway_that_hangs_in_the_middle_keeps_a_key_for_seconds_and_stores_n
             .send()
     };
     // Its answer cannot be kept yet, so that is where it is.
-    let mut holder = database.connect().await;
-    let lock = "BEGIN; LOCK TABLE postrider.idempotency IN EXCLUSIVE MODE";
-    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    let held = Held::table(&database, "idempotency", "EXCLUSIVE").await;
     let mut first = JoinSet::new();
     first.spawn(publish(&hangs));
-    let waits = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually("it is at it", async || number(&database, waits).await == 1).await;
+    database.until_stuck("-- keep_answers", 1).await;
     hangs.signal(Signal::STOP);
-    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    held.let_go().await;
     let refused = publish(&works).await.unwrap();
     assert_eq!(refused.status(), StatusCode::CONFLICT);
     let mut stored = None;

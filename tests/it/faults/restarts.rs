@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
 use super::load::{Load, make_queue, status_of};
-use crate::support::{Database, Folder, Postgres, Process, eventually, http_client};
+use crate::support::{Database, Folder, Postgres, Process, eventually, http_client, kill_postgres};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_gateway_under_load_loses_no_acknowledged_publish() {
@@ -44,10 +44,7 @@ async fn a_crash_of_postgres_under_load_heals_by_itself_with_503s_in_between() {
     for _ in 0..3 {
         let wanted = load.stored().await + 300;
         eventually("some are stored", async || load.stored().await >= wanted).await;
-        // An immediate shutdown: what was not flushed is gone.
-        let pid_file = std::fs::read_to_string(data_dir.join("pg/postmaster.pid")).unwrap();
-        let pid = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
-        kill_process(pid, Signal::QUIT).unwrap();
+        kill_postgres(&data_dir);
         let killed = Instant::now();
         let before = load.stored().await;
         eventually("publishes work again", async || {

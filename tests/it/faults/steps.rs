@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Database, Folder, Process, eventually, http_client};
+use crate::support::{Database, Folder, Process, eventually, http_client, kill_postgres};
 
 /// Asks the gateway that is there now, until it answers other than 503.
 async fn call(url: &Mutex<String>, path: &str, key: Option<&str>, json: &Value) -> (u16, Value) {
@@ -218,9 +217,7 @@ async fn crashes_of_postgres_leave_one_output_for_each_input() {
         let wanted = u64::try_from(n * INPUTS / 5).unwrap();
         eventually("outputs come", async || ready(&url).await >= wanted).await;
         consumers.kill_one(n).await;
-        let pid_file = std::fs::read_to_string(data_dir.join("pg/postmaster.pid")).unwrap();
-        let pid = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
-        kill_process(pid, Signal::QUIT).unwrap();
+        kill_postgres(&data_dir);
     }
     check_while(consumers, &url, INPUTS).await;
 }

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use tokio::task::JoinSet;
 
 use crate::store::{execute, message_id, number, queue_id};
-use crate::support::{App, Database, Gateway, Wire, config, eventually, http_client};
+use crate::support::{App, Database, Gateway, Held, Wire, config, eventually, http_client};
 
 /// Leases there are now.
 const LEASED: &str = "SELECT count(*) FROM postrider.parked WHERE token <> 0";
@@ -121,30 +121,17 @@ async fn a_claim_that_waited_for_another_counts_what_that_one_leased() {
     let other = app.another().await;
     bounded(&app, 3, 10).await;
     let queue = queue_id(&app.database, "work").await;
-    let mut holder = app.database.connect().await;
-    let turn = format!(
-        "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('postrider claim', {queue}))"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(turn))
-        .execute(&mut holder)
-        .await
-        .unwrap();
+    let turn =
+        format!("SELECT pg_advisory_xact_lock(hashtextextended('postrider claim', {queue}))");
+    let held = Held::by(&app.database, &turn).await;
     let wish = json!({"max_messages": 2, "wait_seconds": 0.5});
     let (here, there, ()) = tokio::join!(
         app.receive("work", wish.clone()),
         other.receive("work", wish),
         async {
-            let stuck = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'
-              AND query LIKE '-- claim%'";
-            eventually("both claims are under way", async || {
-                number(&app.database, stuck).await == 2
-            })
-            .await;
-            sqlx::raw_sql("ROLLBACK")
-                .execute(&mut holder)
-                .await
-                .unwrap();
+            // Both are under way.
+            app.database.until_stuck("-- claim", 2).await;
+            held.let_go().await;
         }
     );
     let mut counts = [here.len(), there.len()];
@@ -158,10 +145,7 @@ async fn a_claim_that_waited_for_another_counts_what_that_one_leased() {
 async fn woken(gateway: &Gateway, ends: impl Future<Output = ()>) -> Value {
     let waiting = gateway.receive("work", json!({"wait_seconds": 30}));
     let ending = async {
-        eventually("it waits", async || {
-            gateway.app.broker().waiting().values().sum::<usize>() == 1
-        })
-        .await;
+        gateway.until_waiting(1).await;
         ends.await;
         std::time::Instant::now()
     };

@@ -4,13 +4,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::store::number;
-use crate::support::{Answer, Database, Gateway, Process, config, eventually, http_client};
+use crate::support::{Answer, Database, Gateway, Held, Process, config, eventually, http_client};
 
 const MESSAGES: &str = "/v1/queues/work/messages";
 
@@ -27,41 +25,10 @@ async fn start(max_requests: u32, body_memory_mib: u32) -> (Database, Gateway) {
     (database, gateway)
 }
 
-/// Nobody gets a lock on this table until it is let go.
-pub(super) async fn hold(database: &Database, table: &str) -> PgConnection {
-    let mut holder = database.connect().await;
-    let lock = format!("BEGIN; LOCK TABLE postrider.{table} IN ACCESS EXCLUSIVE MODE");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(lock))
-        .execute(&mut holder)
-        .await
-        .unwrap();
-    holder
-}
-
-pub(super) async fn let_go(mut holder: PgConnection) {
-    sqlx::raw_sql("ROLLBACK")
-        .execute(&mut holder)
-        .await
-        .unwrap();
-}
-
 fn call(gateway: &Gateway, path: &str, json: &Value) -> impl Future<Output = Answer> + use<> {
     let request = gateway.request(Method::POST, path);
     let request = request.header("content-type", "application/json");
     Answer::of(request.body(json.to_string()))
-}
-
-/// Statements of a `.sql` file that wait for a lock.
-async fn stuck(database: &Database, name: &str, count: i64) {
-    let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock'
-           AND query LIKE '-- {name}%'"
-    );
-    eventually("a statement is stuck", async || {
-        number(database, waiting.as_str()).await == count
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,16 +40,13 @@ async fn beyond_the_requests_in_hand_all_are_refused_at_once_but_for_operations(
         let wait = json!({"wait_seconds": 60});
         receivers.spawn(call(&gateway, "/v1/queues/work/receive", &wait));
     }
-    eventually("all wait", async || {
-        gateway.app.broker().waiting().values().sum::<usize>() == 10
-    })
-    .await;
-    let held = hold(&database, "messages").await;
+    gateway.until_waiting(10).await;
+    let held = Held::table(&database, "messages", "ACCESS EXCLUSIVE").await;
     let mut publishers = JoinSet::new();
     for n in 0..3 {
         publishers.spawn(call(&gateway, MESSAGES, &json!({"body": n})));
     }
-    stuck(&database, "publish", 1).await;
+    database.until_stuck("-- publish", 1).await;
     // A body that does not come is in hand, too.
     let mut upload = TcpStream::connect(gateway.app.address()).await.unwrap();
     upload
@@ -97,15 +61,18 @@ async fn beyond_the_requests_in_hand_all_are_refused_at_once_but_for_operations(
     })
     .await;
     for path in ["/v1/queues", "/nowhere", "/docs"] {
-        let began = Instant::now();
-        gateway.get(path).await.expect_problem(503, "overloaded");
-        assert!(began.elapsed() < AT_ONCE * 5, "{:?}", began.elapsed());
+        eventually("it is refused at once", async || {
+            let began = Instant::now();
+            gateway.get(path).await.expect_problem(503, "overloaded");
+            began.elapsed() < AT_ONCE
+        })
+        .await;
     }
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(gateway.get(path).await.status, StatusCode::OK, "{path}");
     }
     // The rest of it makes room again, in the end.
-    let_go(held).await;
+    held.let_go().await;
     upload.write_all(b":1}x").await.unwrap();
     while let Some(answer) = publishers.join_next().await {
         answer.unwrap().expect(StatusCode::CREATED);
@@ -171,11 +138,11 @@ async fn bodies_beyond_the_memory_for_them_are_refused_and_small_ones_pass() {
 async fn who_would_not_wait_is_not_kept_by_a_claim_that_is_stuck() {
     let (database, gateway) = start(4096, 128).await;
     gateway.publish("work", json!({"body": 1})).await;
-    let held = hold(&database, "ready").await;
+    let held = Held::table(&database, "ready", "ACCESS EXCLUSIVE").await;
     let began = Instant::now();
     let mut first = JoinSet::new();
     first.spawn(call(&gateway, "/v1/queues/work/receive", &json!({})));
-    stuck(&database, "claim", 1).await;
+    database.until_stuck("-- claim", 1).await;
     eventually("who comes is refused at once", async || {
         let began = Instant::now();
         let answer = call(&gateway, "/v1/queues/work/receive", &json!({})).await;
@@ -193,7 +160,7 @@ async fn who_would_not_wait_is_not_kept_by_a_claim_that_is_stuck() {
     );
     // Who waits anyway, does; and gets what the other was not there for.
     let patient = gateway.receive("work", json!({"wait_seconds": 30}));
-    let (messages, ()) = tokio::join!(patient, let_go(held));
+    let (messages, ()) = tokio::join!(patient, held.let_go());
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0]["attempt"], 1, "no attempt was used up");
     gateway.assert_conserved(&database, "work").await;
@@ -239,8 +206,11 @@ fn p99(outcomes: &[Outcome], of: StatusCode) -> Duration {
 /// Two statements of ten batches of a hundred in 150 ms: 133 batches a second.
 const CAPACITY: u32 = 133;
 
-/// No accepted request takes longer, on a machine that is busy with other tests too.
+/// No accepted request takes longer.
 const SLOWEST: Duration = Duration::from_secs(3);
+
+/// No accepted one does on a machine that is busy with other tests.
+const SLOWEST_OF_ALL: Duration = Duration::from_secs(10);
 
 /// What came of an overload.
 struct Overload {
@@ -250,10 +220,12 @@ struct Overload {
     in_time: Duration,
     /// Of the refused, all but one in a hundred.
     at_once: Duration,
+    /// Of the accepted, all.
+    slowest: Duration,
 }
 
 impl Overload {
-    /// Some were accepted, none too late, and the others refused.
+    /// Some were accepted, none far too late, and the others refused.
     #[track_caller]
     fn of(outcomes: &[Outcome]) -> Self {
         let count = |of| u32::try_from(outcomes.iter().filter(|(s, _)| *s == of).count()).unwrap();
@@ -263,12 +235,13 @@ impl Overload {
         assert!(refused > 0, "all {accepted} accepted");
         let taken = outcomes.iter().filter(|(s, _)| *s == StatusCode::CREATED);
         let slowest = taken.map(|(_, took)| *took).max().unwrap();
-        assert!(slowest < SLOWEST, "{slowest:?}");
+        assert!(slowest < SLOWEST_OF_ALL, "{slowest:?}");
         Self {
             accepted,
             refused,
             in_time: p99(outcomes, StatusCode::CREATED),
             at_once: p99(outcomes, StatusCode::SERVICE_UNAVAILABLE),
+            slowest,
         }
     }
 }
@@ -302,14 +275,18 @@ async fn at_three_times_capacity_the_accepted_are_in_time_and_the_rest_know_at_o
             refused,
             in_time,
             at_once,
+            slowest,
         } = overload(&gateway, seconds).await;
         stored += accepted;
         tries += 1;
-        let what =
-            format!("{accepted} accepted, p99 {in_time:?}; {refused} refused, p99 {at_once:?}");
+        let what = format!(
+            "{accepted} accepted, p99 {in_time:?}, all {slowest:?}; \
+             {refused} refused, p99 {at_once:?}"
+        );
         let good = accepted > seconds * CAPACITY / 2
             && refused > seconds * CAPACITY
             && in_time < Duration::from_secs(1)
+            && slowest < SLOWEST
             && at_once < AT_ONCE;
         if good {
             break;

@@ -176,8 +176,7 @@ async fn a_role_that_may_not_see_others_says_so() {
     ] {
         execute(&database, sql).await;
     }
-    let url = database.url().replace("postgres@", &format!("{role}@"));
-    let gateway = Gateway::start(&config(&url)).await;
+    let gateway = Gateway::start(&config(&database.url_as(&role))).await;
     gateway.queue("work", json!({})).await;
     let (session, pid) = holder(&database, "unseen").await;
     let report = health(&gateway).await;

@@ -3,8 +3,19 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::store::execute;
+use crate::store::{execute, number};
 use crate::support::{App, eventually};
+
+/// Waits until all that was published can be read. A transaction of any other test
+/// may hold it back for a while: they share the server.
+pub(super) async fn until_readable(app: &App) {
+    let held_back = "SELECT count(*) FROM postrider.stream
+        WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())";
+    eventually("all can be read", async || {
+        number(&app.database, held_back).await == 0
+    })
+    .await;
+}
 
 fn bodies(page: &Value) -> Vec<i64> {
     let messages = page["messages"].as_array().unwrap();
@@ -30,6 +41,7 @@ async fn a_topic_retains_what_nobody_subscribed_to_and_gives_it_in_order() {
     let published = app.publish_topic("shop", message.clone()).await;
     let batch = json!({"messages": [{"body": 2}, {"body": 3}, {"body": 4}]});
     app.publish_topic("shop", batch).await;
+    until_readable(&app).await;
 
     let first = app.get("/v1/topics/shop/messages?limit=3").await;
     let page = first.expect(StatusCode::OK);
@@ -59,6 +71,7 @@ async fn a_topic_retains_what_nobody_subscribed_to_and_gives_it_in_order() {
         .json();
     assert_eq!((bodies(&none), &none["next_cursor"]), (vec![], &json!(end)));
     app.publish_topic("shop", json!({"body": 5})).await;
+    until_readable(&app).await;
     let more = app
         .get(&format!("/v1/topics/shop/messages?after={end}"))
         .await
@@ -90,6 +103,7 @@ async fn retention_counts_from_the_publish_and_a_change_counts_for_what_is_there
     for n in 1..=3 {
         app.publish_topic("shop", json!({"body": n})).await;
     }
+    until_readable(&app).await;
     execute(
         &app.database,
         "UPDATE postrider.stream SET published_at = now() - interval '30 min'

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{scrape, value};
-use crate::store::number;
-use crate::support::{Answer, Database, Gateway, config, eventually};
+use crate::support::{Answer, Database, Gateway, Held, config, eventually};
 
 /// How long everything is kept waiting, at least.
 const HELD: Duration = Duration::from_millis(500);
@@ -43,18 +42,10 @@ async fn what_waits_for_a_statement_or_a_connection_shows_for_how_long() {
         assert!(expected.contains(&open), "{pool}: {text}");
     }
 
-    let mut holder = database.connect().await;
-    let hold = "BEGIN; LOCK TABLE postrider.ready IN EXCLUSIVE MODE";
-    sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
+    let held = Held::table(&database, "ready", "EXCLUSIVE").await;
     let mut calls = JoinSet::new();
     calls.spawn(call(&gateway, "messages", &json!({"body": 1})));
-    eventually("a publish is stuck", async || {
-        let stuck = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'
-              AND query LIKE '-- publish:%'";
-        number(&database, stuck).await == 1
-    })
-    .await;
+    database.until_stuck("-- publish:", 1).await;
     // One gathers behind it, and the other has no connection.
     calls.spawn(call(&gateway, "messages", &json!({"body": 2})));
     calls.spawn(call(&gateway, "receive", &json!({"wait_seconds": 30})));
@@ -77,10 +68,7 @@ async fn what_waits_for_a_statement_or_a_connection_shows_for_how_long() {
             assert!(text.contains(&line), "{line}: {text}");
         }
     }
-    sqlx::raw_sql("ROLLBACK")
-        .execute(&mut holder)
-        .await
-        .unwrap();
+    held.let_go().await;
     for answer in calls.join_all().await {
         assert!(answer.status.is_success(), "{answer:?}");
     }

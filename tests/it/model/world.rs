@@ -106,12 +106,15 @@ impl World {
         self.change(settings).await;
     }
 
-    /// Asks a gateway something about the queue.
+    /// Asks a gateway something about the queue. What is not its answer, because
+    /// there is none or it could not do its work, is a panic.
     pub(super) async fn call(&self, by: usize, method: Method, path: &str, body: Value) -> Answer {
         let path = format!("/v1/queues/{}{path}", self.queue);
         let body = (!body.is_null()).then_some(body);
         let answer = self.ask(by, method, &path, body).await;
-        answer.unwrap_or_else(|| panic!("no answer from {path}"))
+        let answer = answer.unwrap_or_else(|| panic!("no answer from {path}"));
+        assert!(!answer.status.is_server_error(), "{path}: {answer:?}");
+        answer
     }
 
     pub(super) async fn post(&self, by: usize, path: &str, body: Value) -> Answer {
@@ -216,9 +219,7 @@ impl World {
         })
         .await;
     }
-}
 
-impl World {
     /// All that was ever done with the queue, as the database counts.
     pub(super) async fn totals(&self) -> Totals {
         let store = self.database.store(Store::PARTITION_SIZE);

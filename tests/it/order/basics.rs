@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use super::{ack, ack_next, bodies, nack, ordered, publish_all, receive_now};
+use super::{ack, ack_next, bodies, end_delays, nack, ordered, publish_all, receive_now};
 use crate::store::queue_id;
 use crate::support::{App, eventually};
 
@@ -32,8 +32,9 @@ async fn a_nacked_message_keeps_the_turn_while_it_rests() {
     app.queue("q", json!({"ordered": true})).await;
     publish_all(&app, "q", "a", &[1, 2]).await;
     let first = app.receive_one("q").await;
-    nack(&app, "q", &first, json!({"delay_seconds": 0.3})).await;
+    nack(&app, "q", &first, json!({"delay_seconds": 600})).await;
     assert!(receive_now(&app, "q").await.is_empty());
+    end_delays(&app.database).await;
     ack_next(&app, "q", 1).await;
     ack_next(&app, "q", 2).await;
 }
@@ -70,11 +71,12 @@ async fn a_late_ack_ends_the_turn() {
 async fn a_delayed_message_keeps_those_behind_it_waiting() {
     let app = App::start().await;
     app.queue("q", ordered()).await;
-    app.publish("q", json!({"body": 1, "key": "a", "delay_seconds": 0.3}))
+    app.publish("q", json!({"body": 1, "key": "a", "delay_seconds": 600}))
         .await;
     publish_all(&app, "q", "a", &[2]).await;
     publish_all(&app, "q", "b", &[11]).await;
     assert_eq!(bodies(&receive_now(&app, "q").await), [11]);
+    end_delays(&app.database).await;
     ack_next(&app, "q", 1).await;
     ack_next(&app, "q", 2).await;
 }

@@ -73,11 +73,7 @@ async fn ids_of_a_key_are_committed_in_their_order_however_slow_a_publish_is() {
         let app = Arc::clone(&app);
         async move { app.publish("q", json!({"body": 2, "key": "a"})).await }
     });
-    eventually("the other publish waits for the key", async || {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-        number(&app.database, waiting).await > 0
-    })
-    .await;
+    app.database.until_stuck("-- publish", 1).await;
     // Other keys do not.
     publish_all(&other, "q", "b", &[11]).await;
     assert!(!publishing.is_finished());
@@ -134,7 +130,8 @@ async fn the_switch_waits_for_publishes_that_are_under_way() {
     });
     eventually("the switch waits", async || {
         let waiting = "SELECT count(*) FROM pg_locks
-            WHERE NOT granted AND mode = 'ShareLock' AND relation = 'postrider.ready'::regclass";
+            WHERE NOT granted AND mode = 'ShareLock' AND relation = 'postrider.ready'::regclass
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         switching.is_finished() || number(&app.database, waiting).await > 0
     })
     .await;

@@ -1,69 +1,84 @@
 //! Many publishers and consumers over two gateways and one that is killed: no
 //! message of a key is delivered while an earlier one is unsettled, and none is lost.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use parking::Checker;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::ordered;
 use crate::store::message_id;
-use crate::support::{App, Gateway, Process};
+use crate::support::{Answer, App, Deadline, Gateway, Process};
 
 const PUBLISHERS: usize = 64;
 const EACH: usize = 8;
 const KEYS: usize = 24;
 const CONSUMERS: usize = 64;
 
-mod parking {
-    use std::sync::Mutex;
+/// What has been published, delivered and acked.
+#[derive(Default)]
+struct Checker {
+    /// By key and message, whether its ack was sent.
+    delivered: Mutex<HashMap<String, BTreeMap<i64, bool>>>,
+    /// Those whose publishers were told so.
+    published: Mutex<BTreeSet<i64>>,
+    /// Those whose consumers were told so.
+    acked: Mutex<BTreeSet<i64>>,
+    /// Publishers that have come to their end.
+    done: AtomicUsize,
+}
 
-    use super::{BTreeMap, HashMap};
+impl Checker {
+    /// A message came: every earlier one of its key is settled, or its ack is on
+    /// its way, or it came `together` with it.
+    fn delivered(&self, key: &str, id: i64, together: &[i64]) {
+        let mut keys = self.delivered.lock().unwrap();
+        let seen = keys.entry(key.to_owned()).or_default();
+        let unsettled: Vec<i64> = seen
+            .range(..id)
+            .filter(|(earlier, acking)| !**acking && !together.contains(earlier))
+            .map(|(earlier, _)| *earlier)
+            .collect();
+        assert!(
+            unsettled.is_empty(),
+            "{key}: {id} came before {unsettled:?}"
+        );
+        let later: Vec<i64> = seen
+            .range(id + 1..)
+            .filter(|(_, acking)| **acking)
+            .map(|(later, _)| *later)
+            .collect();
+        assert!(later.is_empty(), "{key}: {id} came after {later:?}");
+        seen.entry(id).or_default();
+    }
 
-    /// What has been delivered of each key, and whether its ack was sent.
-    #[derive(Default)]
-    pub(super) struct Checker(Mutex<HashMap<String, BTreeMap<i64, bool>>>);
+    fn acking(&self, key: &str, id: i64) {
+        let mut keys = self.delivered.lock().unwrap();
+        keys.get_mut(key).unwrap().insert(id, true);
+    }
 
-    impl Checker {
-        /// A message came: every earlier one of its key is settled, or its ack is on
-        /// its way, or it came `together` with it.
-        pub(super) fn delivered(&self, key: &str, id: i64, together: &[i64]) {
-            let mut keys = self.0.lock().unwrap();
-            let seen = keys.entry(key.to_owned()).or_default();
-            let unsettled: Vec<i64> = seen
-                .range(..id)
-                .filter(|(earlier, acking)| !**acking && !together.contains(earlier))
-                .map(|(earlier, _)| *earlier)
-                .collect();
-            assert!(
-                unsettled.is_empty(),
-                "{key}: {id} came before {unsettled:?}"
-            );
-            let later: Vec<i64> = seen
-                .range(id + 1..)
-                .filter(|(_, acking)| **acking)
-                .map(|(later, _)| *later)
-                .collect();
-            assert!(later.is_empty(), "{key}: {id} came after {later:?}");
-            seen.entry(id).or_default();
-        }
+    fn acked(&self, id: i64) {
+        assert!(self.acked.lock().unwrap().insert(id), "{id} came again");
+    }
 
-        pub(super) fn acking(&self, key: &str, id: i64) {
-            let mut keys = self.0.lock().unwrap();
-            keys.get_mut(key).unwrap().insert(id, true);
-        }
+    fn published(&self, id: &str) {
+        let is_new = self.published.lock().unwrap().insert(message_id(id));
+        assert!(is_new, "{id} was answered twice");
+    }
 
-        pub(super) fn acked(&self) -> usize {
-            let keys = self.0.lock().unwrap();
-            keys.values()
-                .flatten()
-                .filter(|(_, acking)| **acking)
-                .count()
-        }
+    /// Published and not acked.
+    fn missing(&self) -> Vec<i64> {
+        let acked = self.acked.lock().unwrap();
+        let published = self.published.lock().unwrap();
+        published.difference(&acked).copied().collect()
+    }
+
+    fn is_over(&self) -> bool {
+        self.done.load(Ordering::SeqCst) == PUBLISHERS && self.missing().is_empty()
     }
 }
 
@@ -73,14 +88,22 @@ fn chance(seed: &mut u64, percent: u64) -> bool {
     (*seed >> 33) % 100 < percent
 }
 
-async fn consume(
-    gateway: &Gateway,
-    checker: &Checker,
-    published: &AtomicUsize,
-    done: &AtomicUsize,
-    mut seed: u64,
-) {
+/// Sends until the gateway has not too much in hand for it, as any client does.
+async fn insist(gateway: &Gateway, verb: &str, json: &Value) -> Answer {
     loop {
+        let answer = gateway.post(&format!("/v1/queues/q/{verb}"), json).await;
+        if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+            return answer;
+        }
+        answer.expect_problem(503, "overloaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn consume(gateway: &Gateway, checker: &Checker, mut seed: u64) {
+    let deadline = Deadline::start();
+    while !checker.is_over() {
+        deadline.check(|| format!("{:?} were never acked", checker.missing()));
         let most = if chance(&mut seed, 50) { 1 } else { 3 };
         let request = json!({"max_messages": most, "wait_seconds": 0.5, "lease_seconds": 5});
         let messages = gateway.receive("q", request).await;
@@ -110,13 +133,11 @@ async fn consume(
                 gateway.settle("extend", "q", &receipt, end).await;
             } else {
                 checker.acking(key, id);
-                let answer = gateway.settle("ack", "q", &receipt, json!({})).await;
+                let ack = json!({"receipts": receipt});
+                let answer = insist(gateway, "ack", &ack).await;
                 answer.expect(StatusCode::OK);
+                checker.acked(id);
             }
-        }
-        let all = published.load(Ordering::SeqCst);
-        if done.load(Ordering::SeqCst) == PUBLISHERS && checker.acked() >= all {
-            return;
         }
     }
 }
@@ -131,11 +152,10 @@ async fn order_holds_under_nacks_lease_ends_and_a_killed_gateway() {
     let victim = Process::start(&["--database-url", &app.database.url()]);
     let victim_url = victim.url.clone();
     let checker = Arc::<Checker>::default();
-    let (published, done) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let mut tasks = JoinSet::new();
     for n in 0..PUBLISHERS {
         let (app, other) = (Arc::clone(&app), Arc::clone(&other));
-        let (published, done) = (Arc::clone(&published), Arc::clone(&done));
+        let checker = Arc::clone(&checker);
         let victim_url = victim_url.clone();
         tasks.spawn(async move {
             for m in 0..EACH {
@@ -146,39 +166,45 @@ async fn order_holds_under_nacks_lease_ends_and_a_killed_gateway() {
                         .post(format!("{victim_url}/v1/queues/q/messages"))
                         .header("content-type", "application/json")
                         .body(message.to_string());
-                    let sent = request.send().await;
-                    let stored = sent.is_ok_and(|answer| answer.status() == StatusCode::CREATED);
-                    published.fetch_add(usize::from(stored), Ordering::SeqCst);
+                    let Ok(answer) = request.send().await else {
+                        continue;
+                    };
+                    if answer.status() != StatusCode::CREATED {
+                        continue;
+                    }
+                    if let Ok(text) = answer.text().await {
+                        let answer: Value = serde_json::from_str(&text).unwrap();
+                        checker.published(answer["messages"][0]["id"].as_str().unwrap());
+                    }
                 } else {
                     let gateway: &Gateway = if n % 2 == 0 { &app } else { &other };
-                    gateway.publish("q", message).await;
-                    published.fetch_add(1, Ordering::SeqCst);
+                    let answer = insist(gateway, "messages", &message).await;
+                    let stored = answer.expect(StatusCode::CREATED);
+                    checker.published(stored["messages"][0]["id"].as_str().unwrap());
                 }
             }
-            done.fetch_add(1, Ordering::SeqCst);
+            checker.done.fetch_add(1, Ordering::SeqCst);
         });
     }
     for n in 0..CONSUMERS {
         let (app, other) = (Arc::clone(&app), Arc::clone(&other));
-        let (checker, published, done) = (
-            Arc::clone(&checker),
-            Arc::clone(&published),
-            Arc::clone(&done),
-        );
+        let checker = Arc::clone(&checker);
         tasks.spawn(async move {
             let gateway: &Gateway = if n % 2 == 0 { &app } else { &other };
-            consume(gateway, &checker, &published, &done, n as u64).await;
+            consume(gateway, &checker, n as u64).await;
         });
     }
     // In the middle of it.
-    while checker.acked() < PUBLISHERS {
-        tokio::task::yield_now().await;
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let (deadline, acked) = (Deadline::start(), || checker.acked.lock().unwrap().len());
+    while acked() < PUBLISHERS {
+        deadline.check(|| format!("{} were acked, not {PUBLISHERS}", acked()));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     victim.kill();
     while let Some(result) = tasks.join_next().await {
         result.unwrap();
     }
+    assert_eq!(checker.missing(), [] as [i64; 0]);
     // What the killed gateway stored without an answer may be left.
     let mut left: Vec<Value> = app.receive("q", json!({"max_messages": 100})).await;
     while !left.is_empty() {

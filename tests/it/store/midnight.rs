@@ -70,7 +70,7 @@ async fn publishes_on_either_side_of_midnight_store_one_message() {
     assert!(id.is_some() && !duplicate);
     let waiting = run(&mut after, publish_at(1.0, queue));
     let freeing = async {
-        waits_for_a_lock(&app).await;
+        app.database.until_stuck("-- publish", 1).await;
         sqlx::raw_sql("COMMIT").execute(&mut before).await.unwrap();
     };
     let ((_, duplicate), ()) = tokio::join!(waiting, freeing);
@@ -133,28 +133,13 @@ async fn publishes_to_a_topic_on_either_side_of_midnight_store_one_message() {
     assert!(id.is_some() && !duplicate);
     let waiting = run(&mut after, publish_topic_at(1.0, topic, queue));
     let freeing = async {
-        waits_for_a_lock(&app).await;
+        app.database.until_stuck("-- publish", 1).await;
         sqlx::raw_sql("COMMIT").execute(&mut before).await.unwrap();
     };
     let ((_, duplicate), ()) = tokio::join!(waiting, freeing);
     assert!(duplicate, "stored twice");
     let later = run(&mut after, publish_topic_at(120.0, topic, queue)).await;
     assert_eq!(later, (id, true));
-}
-
-/// Waits until a statement waits for another.
-async fn waits_for_a_lock(app: &App) {
-    crate::support::eventually("it waits for the other", async || {
-        let (waiting,): (bool,) = sqlx::query_as(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock')",
-        )
-        .fetch_one(&mut app.database.connect().await)
-        .await
-        .unwrap();
-        waiting
-    })
-    .await;
 }
 
 /// Why the minute has to be longer than any statement: after it nobody waits.

@@ -134,6 +134,22 @@ impl Gateway {
         Answer::of(self.request(Method::DELETE, path)).await
     }
 
+    /// Waits until so many receivers wait here.
+    pub(crate) async fn until_waiting(&self, receivers: usize) {
+        eventually("they wait", async || {
+            self.app.broker().waiting().values().sum::<usize>() == receivers
+        })
+        .await;
+    }
+
+    /// Waits until it and another know of each other, and send each other hints.
+    pub(crate) async fn until_acquainted(&self, other: &Self) {
+        eventually("the gateways know of each other", async || {
+            self.app.broker().hints().others() && other.app.broker().hints().others()
+        })
+        .await;
+    }
+
     /// Makes a queue with these settings.
     pub(crate) async fn queue(&self, name: &str, settings: Value) {
         self.put(&format!("/v1/queues/{name}"), settings)
@@ -307,6 +323,26 @@ impl Answer {
             assert!(self.headers.contains_key("retry-after"), "{self:?}");
         }
         problem
+    }
+}
+
+/// What may take long, but not for ever: a loop that waits for something that is lost.
+pub(crate) struct Deadline(std::time::Instant);
+
+impl Deadline {
+    /// Two minutes from now.
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now() + Duration::from_mins(2))
+    }
+
+    /// Panics if it is over, and says what is missing.
+    #[track_caller]
+    pub(crate) fn check(&self, missing: impl FnOnce() -> String) {
+        assert!(
+            std::time::Instant::now() < self.0,
+            "after two minutes: {}",
+            missing()
+        );
     }
 }
 

@@ -192,6 +192,12 @@ impl Database {
         self.postgres.url(&self.name)
     }
 
+    /// The same for another role.
+    pub(crate) fn url_as(&self, role: &str) -> String {
+        let url = self.url();
+        url.replace("postgres://postgres@", &format!("postgres://{role}@"))
+    }
+
     pub(crate) fn store(&self, partition_size: i64) -> Store {
         let url: DatabaseUrl = self.url().parse().unwrap();
         Store::new(url.options(), 12, partition_size)
@@ -209,6 +215,13 @@ impl Database {
     /// A connection for looking behind the interface.
     pub(crate) async fn connect(&self) -> sqlx::PgConnection {
         self.postgres.connect(&self.name).await
+    }
+
+    /// The same as another role.
+    pub(crate) async fn connect_as(&self, role: &str) -> sqlx::PgConnection {
+        sqlx::PgConnection::connect(&self.url_as(role))
+            .await
+            .unwrap()
     }
 }
 

@@ -152,6 +152,14 @@ impl Drop for Process {
     }
 }
 
+/// An immediate shutdown of the private Postgres in this folder: what was not
+/// flushed is gone.
+pub(crate) fn kill_postgres(data_dir: &Path) {
+    let pid_file = std::fs::read_to_string(data_dir.join("pg/postmaster.pid")).unwrap();
+    let pid = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
+    kill_process(pid, Signal::QUIT).unwrap();
+}
+
 /// A folder that the private Postgres' account can enter; removed when dropped.
 pub(crate) struct Folder(PathBuf);
 

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::store::{execute, seconds_between, time};
-use crate::support::{App, eventually};
+use crate::support::{App, Deadline, eventually};
 
 const EVERY_SECOND: &str = "* * * * * *";
 
@@ -37,7 +37,9 @@ fn tick(message: &Value) -> (String, i64) {
 /// one comes twice or is left out.
 async fn ticks(app: &App, schedules: usize, each: usize) {
     let mut got: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+    let deadline = Deadline::start();
     while got.len() < schedules || got.values().any(|ticks| ticks.len() < each) {
+        deadline.check(|| format!("{each} ticks of each of {schedules} ought to come: {got:?}"));
         let answer = app
             .post(
                 "/v1/queues/q/receive",
@@ -303,7 +305,9 @@ async fn a_message_that_the_database_will_not_store_stops_no_other_schedule() {
         schedule(&app, &format!("s{key}"), settings).await;
     }
     let mut keys = BTreeSet::new();
+    let deadline = Deadline::start();
     while keys.len() < 2 {
+        deadline.check(|| format!("12 and 14 ought to come: {keys:?}"));
         keys.insert(app.receive_one("q").await["key"].to_string());
     }
     eventually("it is told", async || {

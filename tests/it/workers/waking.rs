@@ -18,13 +18,6 @@ fn receiving(gateway: &Gateway, request: &Value) -> impl Future<Output = Answer>
     )
 }
 
-async fn waiting(gateway: &Gateway, count: usize) {
-    eventually("receivers wait", async || {
-        gateway.app.broker().waiting().values().sum::<usize>() == count
-    })
-    .await;
-}
-
 /// How long after a publish a receiver that waits has its message: the best of
 /// several times, since other tests run too.
 async fn wake_up_time(from: &Gateway, to: &Gateway) -> Duration {
@@ -36,7 +29,7 @@ async fn wake_up_time(from: &Gateway, to: &Gateway) -> Duration {
             (Instant::now(), message)
         };
         let publish = async {
-            waiting(to, 1).await;
+            to.until_waiting(1).await;
             let sent = Instant::now();
             from.publish("work", json!({"body": body})).await;
             sent
@@ -81,7 +74,7 @@ async fn without_a_hint_the_poll_finds_the_message() {
     let other = app.another().await;
     let received = app.receive_one("work");
     let published = async {
-        waiting(&app, 1).await;
+        app.until_waiting(1).await;
         // As if the announcement were lost: nobody is told.
         other.app.broker().hints().set_others(false);
         other.publish("work", json!({"body": 1})).await;
@@ -100,7 +93,7 @@ async fn a_wait_ends_empty_handed_at_its_time() {
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(500), "{took:?}");
     assert!(took < Duration::from_secs(5), "{took:?}");
-    waiting(&app, 0).await;
+    app.until_waiting(0).await;
     // The next message is not for the one that has left.
     app.publish("work", json!({"body": 1})).await;
     assert_eq!(app.receive_one("work").await["attempt"], 1);
@@ -115,7 +108,7 @@ async fn of_fifty_waiting_receivers_ten_get_the_ten_messages() {
         let wish = json!({"wait_seconds": 4});
         receivers.spawn(receiving(&app, &wish));
     }
-    waiting(&app, 50).await;
+    app.until_waiting(50).await;
     let messages: Vec<Value> = (0..10).map(|n| json!({"body": n})).collect();
     app.post("/v1/queues/work/messages", json!({"messages": messages}))
         .await
@@ -149,7 +142,7 @@ async fn who_waits_longest_is_served_first() {
         let mut one = JoinSet::new();
         one.spawn(receiving(&app, &json!({"wait_seconds": 20})));
         receivers.push(one);
-        waiting(&app, n).await;
+        app.until_waiting(n).await;
     }
     for (body, one) in receivers.iter_mut().enumerate() {
         app.publish("work", json!({"body": body})).await;
@@ -165,9 +158,9 @@ async fn a_receiver_that_hung_up_while_waiting_takes_nothing_with_it() {
     for body in 0..20 {
         let mut gone = JoinSet::new();
         gone.spawn(receiving(&app, &json!({"wait_seconds": 60})));
-        waiting(&app, 1).await;
+        app.until_waiting(1).await;
         gone.shutdown().await;
-        waiting(&app, 0).await;
+        app.until_waiting(0).await;
         app.publish("work", json!({"body": body})).await;
         let message = app.receive_one("work").await;
         assert_eq!(
@@ -192,7 +185,7 @@ async fn a_receiver_that_hangs_up_when_the_message_comes_loses_nothing() {
         let mut gone = JoinSet::new();
         let wish = json!({"wait_seconds": 60, "lease_seconds": 0.1});
         gone.spawn(receiving(&app, &wish));
-        waiting(&app, 1).await;
+        app.until_waiting(1).await;
         let hang_up = async {
             // From before the publish's commit to after the answer.
             tokio::time::sleep(Duration::from_micros(u64::from(round) * 40)).await;
@@ -220,7 +213,7 @@ async fn a_queue_that_is_deleted_leaves_nobody_hanging() {
     app.queue("work", json!({})).await;
     let waits = receiving(&app, &json!({"wait_seconds": 1.5}));
     let deletes = async {
-        waiting(&app, 1).await;
+        app.until_waiting(1).await;
         app.delete("/v1/queues/work")
             .await
             .expect(StatusCode::NO_CONTENT);

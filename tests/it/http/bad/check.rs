@@ -120,7 +120,8 @@ async fn furnish(gateway: &Gateway) -> There {
     }
 }
 
-/// What a database holds, for seeing that it holds the same as before.
+/// What a database holds, for seeing that it holds the same as before: all that a
+/// request can add to or change.
 async fn fingerprint(database: &Database) -> Vec<(String, i64)> {
     sqlx::query_as(
         "SELECT 'ready', count(*) FROM postrider.ready
@@ -131,8 +132,22 @@ async fn fingerprint(database: &Database) -> Vec<(String, i64)> {
          UNION ALL SELECT 'stream', count(*) FROM postrider.stream
          UNION ALL SELECT 'replies', count(*) FROM postrider.replies
          UNION ALL SELECT 'claims', count(*) FROM postrider.claims
-         UNION ALL SELECT 'webhooks', count(*) FROM postrider.webhooks
          UNION ALL SELECT 'schemas', count(*) FROM postrider.schemas
+         UNION ALL SELECT 'attempts', count(*) FROM postrider.attempts
+         UNION ALL SELECT 'push attempts', count(*) FROM postrider.push_attempts
+         UNION ALL SELECT 'lined up', count(*) FROM postrider.lined_up
+         UNION ALL SELECT 'turns', count(*) FROM postrider.turns
+         UNION ALL SELECT 'idempotency', count(*) FROM postrider.idempotency
+         UNION ALL SELECT 'keys', count(*) FROM postrider.api_keys
+         UNION ALL SELECT 'keys version', keys_version FROM postrider.cluster
+         UNION ALL SELECT 'door', count(*) FROM postrider.door
+         UNION ALL SELECT 'refused at the door', count(*) FROM postrider.door_refused
+         UNION ALL SELECT 'webhook ' || queue_id, version FROM postrider.webhooks
+         UNION ALL SELECT 'schedule ' || name, version FROM postrider.schedules
+         UNION ALL SELECT 'schema of ' || name, schema_version FROM postrider.queues
+             WHERE schema_version IS NOT NULL
+         UNION ALL SELECT 'schema of topic ' || name, schema_version FROM postrider.topics
+             WHERE schema_version IS NOT NULL
          UNION ALL SELECT 'queue ' || name, version FROM postrider.queues
          UNION ALL SELECT 'topic ' || name, version FROM postrider.topics
          UNION ALL SELECT 'subscription ' || name, version FROM postrider.subscriptions

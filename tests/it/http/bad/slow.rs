@@ -8,11 +8,11 @@ use super::check::check;
 use super::http::publish;
 use super::table::{Row, raw, raw_dripping};
 
-/// A head has 10 s.
-const HEAD: Range<f64> = 9.9..11.5;
+/// A head has 10 s, and the machine some for all that runs beside it.
+const HEAD: Range<f64> = 9.9..15.0;
 
 /// A body has 30 s.
-const BODY: Range<f64> = 29.9..32.0;
+const BODY: Range<f64> = 29.9..37.0;
 
 /// So little, and so seldom, that a limit of each read would not see it.
 const DRIP: Duration = Duration::from_secs(5);

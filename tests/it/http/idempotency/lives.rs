@@ -6,7 +6,7 @@ use sqlx::Executor as _;
 
 use super::{assert_replays, keyed};
 use crate::store::{execute, number};
-use crate::support::{App, eventually};
+use crate::support::{App, Held, eventually};
 
 const MESSAGES: &str = "/v1/queues/work/messages";
 
@@ -17,16 +17,9 @@ async fn while_the_first_request_runs_the_second_is_told_so_at_once() {
     app.queue("work", json!({})).await;
     let body = json!({"body": 1});
     // Answers cannot be kept, so the first request stays where it is.
-    let mut holder = app.database.connect().await;
-    let lock = "BEGIN; LOCK TABLE postrider.idempotency IN EXCLUSIVE MODE";
-    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    let held = Held::table(&app.database, "idempotency", "EXCLUSIVE").await;
     let racing = async {
-        eventually("it is at it", async || {
-            let waits = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            number(&app.database, waits).await == 1
-        })
-        .await;
+        app.database.until_stuck("-- keep_answers", 1).await;
         for payload in [&body, &json!({"body": 2})] {
             let second = keyed(&other, MESSAGES, "a", payload).await;
             second.expect_problem(409, "idempotency-key-in-use");
@@ -34,7 +27,7 @@ async fn while_the_first_request_runs_the_second_is_told_so_at_once() {
         }
         // Of two with one key at one gateway one is later, too.
         assert_eq!(app.counts("work").await["ready"], 0);
-        sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+        held.let_go().await;
     };
     let (first, ()) = tokio::join!(keyed(&app, MESSAGES, "a", &body), racing);
     first.expect(StatusCode::CREATED);

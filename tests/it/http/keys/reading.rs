@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use postrider::config::Config;
 use reqwest::StatusCode;
 
-use super::super::overload::{hold, let_go};
 use super::{Guarded, ask, guarded};
-use crate::support::{Answer, Database, Gateway, Link, Wire, eventually};
+use crate::support::{Answer, Database, Gateway, Held, Link, Wire, eventually};
 
 /// A gateway after a restart, behind what listens to its statements.
 async fn restarted(database: &Database, failures: u32) -> (Wire, Gateway) {
@@ -61,7 +60,7 @@ async fn three_hundred_requests_at_once_after_a_restart_cost_one_look_and_no_fai
     let app = Guarded::start().await;
     let (wire, gateway) = restarted(&app.database, 5).await;
     // The look does not end before all of them are here.
-    let held = hold(&app.database, "api_keys").await;
+    let held = Held::table(&app.database, "api_keys", "ACCESS EXCLUSIVE").await;
     let asking = all_at_once(&gateway, vec![&app.admin; 300]);
     let all_here = async {
         eventually("all are here", async || {
@@ -69,7 +68,7 @@ async fn three_hundred_requests_at_once_after_a_restart_cost_one_look_and_no_fai
             metrics.contains("requests_in_flight{operation=\"list_queues\"} 300\n")
         })
         .await;
-        let_go(held).await;
+        held.let_go().await;
     };
     let (answers, ()) = tokio::join!(asking, all_here);
     assert_eq!(statuses(&answers), HashSet::from([200]));

@@ -160,10 +160,7 @@ async fn send_home(gateway: Gateway, client: reqwest::Client, url: String) {
             (response.status().as_u16(), response.text().await.unwrap())
         });
     }
-    eventually("all wait", async || {
-        gateway.app.broker().waiting().values().sum::<usize>() == RECEIVERS
-    })
-    .await;
+    gateway.until_waiting(RECEIVERS).await;
     let started = std::time::Instant::now();
     gateway.app.shut_down().await.unwrap();
     let waited = started.elapsed();

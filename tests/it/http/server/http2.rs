@@ -44,10 +44,7 @@ async fn one_connection_has_many_receivers_that_wait_and_takes_publishes_meanwhi
     for _ in 0..RECEIVERS {
         receivers.spawn(post("/v1/queues/work/receive", json!({"wait_seconds": 60})));
     }
-    eventually("all wait", async || {
-        gateway.app.broker().waiting().values().sum::<usize>() == RECEIVERS as usize
-    })
-    .await;
+    gateway.until_waiting(RECEIVERS as usize).await;
     for n in 0..RECEIVERS {
         let published = post("/v1/queues/work/messages", json!({"body": n})).await;
         assert_eq!(published.0, 201, "{}", published.1);

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::super::bad::http::connect;
 use super::{http2_client, short_times, start};
-use crate::support::{Gateway, certificate, eventually};
+use crate::support::{Gateway, certificate};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -205,10 +205,7 @@ async fn an_http_2_connection_on_which_a_receiver_waits_does_not_rest() {
         .body(r#"{"wait_seconds": 4}"#);
     let receiving = async { receive.send().await.unwrap() };
     let asking = async {
-        eventually("it waits", async || {
-            gateway.app.broker().waiting().values().sum::<usize>() == 1
-        })
-        .await;
+        gateway.until_waiting(1).await;
         tokio::time::sleep(2 * SECOND).await;
         gateway.app.broker().waiting().values().sum::<usize>()
     };

@@ -1,5 +1,7 @@
 //! What a transaction does, and that it does all of it or nothing.
 
+use std::time::{Duration, Instant};
+
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -8,10 +10,14 @@ use crate::http::counts::expect_counts;
 use crate::store::execute;
 use crate::support::{App, eventually};
 
+/// Who is woken has its message within this.
+const WOKEN: Duration = Duration::from_secs(1);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_received_is_done_with_and_what_came_of_it_is_published() {
     let app = App::start().await;
     let other = app.another().await;
+    app.until_acquainted(&other).await;
     for queue in ["orders", "invoices", "fed"] {
         app.queue(queue, json!({})).await;
     }
@@ -28,11 +34,17 @@ async fn what_is_received_is_done_with_and_what_came_of_it_is_published() {
         ],
     });
     // Whoever waits is woken, at this gateway and at others.
-    let (answer, invoice, fed) = tokio::join!(
-        transact(&app, steps),
+    let transacting = async {
+        tokio::join!(app.until_waiting(1), other.until_waiting(1));
+        (transact(&app, steps).await, Instant::now())
+    };
+    let ((answer, done), invoice, fed) = tokio::join!(
+        transacting,
         other.receive_one("invoices"),
         app.receive_one("fed")
     );
+    // The poll is every two seconds.
+    assert!(done.elapsed() < WOKEN, "{:?}", done.elapsed());
     let answer = answer.expect(StatusCode::OK);
     assert_eq!((&answer["acks"], &answer["nacks"]), (&json!(1), &json!(1)));
     let published = answer["publishes"].as_array().unwrap();
@@ -263,7 +275,12 @@ async fn nacks_do_what_nacks_do() {
         {"queue": "orders", "receipt": later},
     ]});
     // There was no room for another lease.
-    let (answer, waited) = tokio::join!(transact(&app, steps), app.receive_one("orders"));
+    let transacting = async {
+        app.until_waiting(1).await;
+        (transact(&app, steps).await, Instant::now())
+    };
+    let ((answer, done), waited) = tokio::join!(transacting, app.receive_one("orders"));
+    assert!(done.elapsed() < WOKEN, "{:?}", done.elapsed());
     assert_eq!(answer.expect(StatusCode::OK)["nacks"], 3);
     assert_eq!(waited["body"], "waits");
     assert_eq!(app.receive_one("orders").await["attempt"], 2);

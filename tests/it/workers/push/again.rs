@@ -52,7 +52,7 @@ async fn a_test_push_goes_out_whatever_the_lane_does() {
         .post(&format!("{HOOK}/test"), "{}")
         .await
         .expect(StatusCode::OK);
-    assert_eq!(tested["outcome"], "gone");
+    assert_eq!(tested["outcome"], "gone", "{tested}");
     let requests = hook.receiver.wait_for(2).await;
     assert!(verifies(&hook.secret, &requests[1]));
     assert_eq!(tested["webhook_id"], pushed_id(&requests[1]));
