@@ -58,6 +58,10 @@ use crate::spans::{Asking, Span};
 use crate::store::Error;
 use pace::{Ahead, Pace};
 
+/// How often a statement that had no effect (the victim of a deadlock, for
+/// instance) is run again.
+const RETRIES: usize = 3;
+
 /// Bounds of a batcher.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -75,9 +79,6 @@ pub struct Bounds {
     pub bytes: usize,
     /// Bytes that may wait; beyond it requests are refused at once.
     pub waiting_bytes: usize,
-    /// How often a statement that had no effect (the victim of a deadlock, for
-    /// instance) is run again; 0 where the store does that by itself.
-    pub retries: usize,
 }
 
 /// How much room a request takes.
@@ -345,7 +346,7 @@ where
         span: Option<Span>,
     ) {
         let mut result = caught((self.run)(Arc::clone(&items))).await;
-        for _ in 0..self.shared.bounds.retries {
+        for _ in 0..RETRIES {
             match &result {
                 Err(error) if error.is_retryable() => {
                     result = caught((self.run)(Arc::clone(&items))).await;

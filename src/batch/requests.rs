@@ -123,7 +123,6 @@ pub(super) const PUBLISHES: Bounds = Bounds {
     rows: 1000,
     bytes: 4 * 1024 * 1024,
     waiting_bytes: 64 * 1024 * 1024,
-    retries: 3,
 };
 pub(super) const TO_TOPICS: Bounds = Bounds {
     name: "store.publish_topic",
@@ -138,7 +137,6 @@ pub(super) const ONCE: Bounds = Bounds {
     name: "store.publish_once",
     alongside: 32,
     rows: 200,
-    retries: 0,
     ..PUBLISHES
 };
 /// With a connection of the rest's pool each; the workers need some, too.
@@ -147,7 +145,6 @@ pub(super) const TRANSACTIONS: Bounds = Bounds {
     writers: 3,
     alongside: 0,
     rows: 1,
-    retries: 0,
     ..PUBLISHES
 };
 pub(super) const ACKS: Bounds = Bounds {
@@ -157,7 +154,6 @@ pub(super) const ACKS: Bounds = Bounds {
     rows: 2000,
     bytes: usize::MAX,
     waiting_bytes: 16 * 1024 * 1024,
-    retries: 3,
 };
 /// Their bodies are as those of messages.
 pub(super) const REPLIES: Bounds = Bounds {

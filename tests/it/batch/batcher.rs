@@ -49,7 +49,6 @@ const ROOMY: Bounds = Bounds {
     rows: 1000,
     bytes: 1000,
     waiting_bytes: 1000,
-    retries: 3,
 };
 
 /// A batcher whose statements each need a permit, and note what they ran.

@@ -30,7 +30,6 @@ const BOUNDS: Bounds = Bounds {
     rows: 10,
     bytes: usize::MAX,
     waiting_bytes: usize::MAX,
-    retries: 3,
 };
 
 /// A batcher whose statements take so long as the mutex says.

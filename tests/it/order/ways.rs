@@ -340,7 +340,10 @@ async fn a_resent_message_goes_to_the_end_of_its_line() {
         attempts["attempts"].as_array().unwrap().len() == 1
     })
     .await;
+    // Nobody pushes any more who did not hear of the pause in time.
+    app.until_waiting(1).await;
     app.post("/v1/queues/q/webhook/pause", "").await;
+    app.until_waiting(0).await;
     publish_all(&app, "q", "a", &[2]).await;
     let answer = app
         .post("/v1/queues/q/webhook/resend", json!({"message_ids": [id]}))
