@@ -347,25 +347,58 @@ COMMENT ON FUNCTION postrider.leave_turns IS 'Removes the rows in turns of keys 
 
 -- Lets up to wanted messages of a fair queue out beyond those whose turn it is, as
 -- many of each key as of the others: so that a key that is alone in the queue is
--- not received one by one. Keys from behind after_key; all if there are few.
-CREATE FUNCTION postrider.fair_round(of_queue bigint, after_key text, wanted bigint)
+-- not received one by one. Keys that have more, from behind after_key; up to most
+-- keys are looked at. Where it got to, or null at the end, and how many it let out.
+CREATE FUNCTION postrider.fair_round(
+    of_queue bigint, after_key text, wanted bigint, most bigint)
 RETURNS TABLE (key text, promoted bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
+    with_more text[];
     locked_keys text[];
+    last_key text;
     share bigint;
 BEGIN
-    SELECT array_agg(held.key) INTO locked_keys
+    -- A look that locks nothing: most keys have nothing more.
+    SELECT array_agg(more.key) INTO with_more
     FROM (
-        SELECT turns.key
+        SELECT looked.key
+        FROM (
+            SELECT turns.key, turns.floor
+            FROM postrider.turns
+            WHERE turns.queue_id = of_queue AND turns.key > after_key
+            ORDER BY turns.key
+            LIMIT most
+        ) AS looked
+        WHERE (
+            SELECT 1
+            FROM postrider.lined_up
+            WHERE lined_up.queue_id = of_queue AND lined_up.key = looked.key
+              AND lined_up.position >= looked.floor AND NOT lined_up.is_out
+            LIMIT 1) IS NOT NULL
+        LIMIT wanted
+    ) AS more;
+    IF cardinality(with_more) = wanted THEN
+        last_key := with_more[cardinality(with_more)];
+    ELSE
+        SELECT turns.key INTO last_key
         FROM postrider.turns
         WHERE turns.queue_id = of_queue AND turns.key > after_key
         ORDER BY turns.key
-        LIMIT wanted
+        OFFSET most - 1
+        LIMIT 1;
+    END IF;
+    SELECT array_agg(held.key) INTO locked_keys
+    FROM unnest(with_more) AS i (key)
+    CROSS JOIN LATERAL (
+        SELECT turns.key
+        FROM postrider.turns
+        WHERE turns.queue_id = of_queue AND turns.key = i.key
         FOR UPDATE OF turns SKIP LOCKED
     ) AS held;
     IF locked_keys IS NULL THEN
+        RETURN QUERY SELECT last_key, 0::bigint;
         RETURN;
     END IF;
     share := (wanted + cardinality(locked_keys) - 1) / cardinality(locked_keys);
@@ -405,11 +438,10 @@ BEGIN
             t.attempts, true, t.straggler
         FROM (SELECT * FROM taken ORDER BY taken.position) AS t
     )
-    SELECT k.key, (SELECT count(*) FROM taken)
-    FROM (SELECT max(i.key COLLATE "C") AS key FROM unnest(locked_keys) AS i (key)) AS k;
+    SELECT last_key, (SELECT count(*) FROM taken);
 END;
 $$;
-COMMENT ON FUNCTION postrider.fair_round IS 'Lets messages of a fair queue out beyond their turn; the last key it looked at and how many.';
+COMMENT ON FUNCTION postrider.fair_round IS 'Lets messages of a fair queue out beyond their turn; where it got to and how many.';
 
 -- Whether a queue is empty, for a transaction that then changes whether it is
 -- ordered. Waits for what is being written to any queue and keeps new writes

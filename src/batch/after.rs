@@ -164,21 +164,27 @@ fn turns_of(publish: &Publish, messages: &[Published]) -> Vec<Turn> {
     }
 }
 
-/// Starts publishes. Those that may have to wait for the lock of a key are apart: the
-/// others do not wait with them.
+/// Starts publishes. Those that line up, and may have to wait for the lock of a key,
+/// are apart: the others do not wait with them, nor for turns that what they push out
+/// has had.
 pub(super) fn publishes(
+    line_up: bool,
     store: &Store,
     after: &After,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> Batcher<Publish, PublishResult> {
-    let (store, after) = (store.clone(), after.clone());
+    let (store, after, tasks) = (store.clone(), after.clone(), tracker.clone());
     Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<Publish>>| {
-        let (store, after) = (store.clone(), after.clone());
+        let (store, after, tracker) = (store.clone(), after.clone(), tasks.clone());
         async move {
             let (results, overflowed) = store.publish(&items).await?;
             let turns = after.overflowed(&overflowed);
-            after.pass(turns).await;
+            if line_up {
+                after.pass(turns).await;
+            } else if !turns.is_empty() {
+                tracker.spawn(async move { after.pass(turns).await });
+            }
             Ok(results)
         }
     })

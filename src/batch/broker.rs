@@ -86,8 +86,8 @@ impl Broker {
         let push_store = store.clone();
         let broker = Self {
             store: store.clone(),
-            publishes: after::publishes(store, &after, tracker, stop),
-            lined_publishes: after::publishes(store, &after, tracker, stop),
+            publishes: after::publishes(false, store, &after, tracker, stop),
+            lined_publishes: after::publishes(true, store, &after, tracker, stop),
             topic_publishes: after::topic_publishes(store, &after, tracker, stop),
             once: once::start(store, &after, tracker, stop),
             transactions: transact::start(store, &after, tracker, stop),

@@ -7,9 +7,20 @@ use super::receivers::Inner;
 use super::turns::note_parked;
 use crate::store::{Claimed, Error, Turn};
 
-/// How often a claim looks for keys that have more. Those that are idle are forgotten
-/// within seconds, so it is not for ever that they are in the way.
-const LOOKS: usize = 8;
+/// Statements of a round after one claim, before others are served.
+const LOOKS: usize = 4;
+
+/// Rounds that are remembered; a queue that is not begins anew, which is no harm.
+const MOST_ROUNDS: usize = 10_000;
+
+/// How far the round among the keys of a queue has got.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Round {
+    /// The key that it came to.
+    after: String,
+    /// It has been past the last key since it last let something out.
+    has_wrapped: bool,
+}
 
 /// What a claim of a fair queue leaves to do.
 pub(super) struct Claim {
@@ -35,14 +46,14 @@ impl Claim {
 }
 
 impl Inner {
-    /// Whether more became ready.
+    /// Whether to claim again.
     pub(super) async fn after_fair_claim(&self, queue_id: i64, claim: Claim) -> bool {
         match self.let_out(queue_id, claim).await {
-            Ok(more) => {
-                if more {
+            Ok((promoted, look_on)) => {
+                if promoted {
                     self.hints().add(queue_id);
                 }
-                more
+                promoted || look_on
             }
             Err(error) => {
                 tracing::warn!(%error, "turns are left to the sweep");
@@ -51,7 +62,8 @@ impl Inner {
         }
     }
 
-    async fn let_out(&self, queue_id: i64, claim: Claim) -> Result<bool, Error> {
+    /// Whether more became ready, and whether there are keys that were not looked at.
+    async fn let_out(&self, queue_id: i64, claim: Claim) -> Result<(bool, bool), Error> {
         let mut promoted = 0;
         if !claim.turns.is_empty() {
             let passed = self.store().next_turns(&claim.turns).await?;
@@ -59,24 +71,41 @@ impl Inner {
             note_parked(self.due(), &passed);
         }
         let mut short_by = claim.short_by.saturating_sub(promoted);
-        if short_by > 0 {
-            let mut after = self.fair_after(queue_id);
-            // A round is over where there are no more keys; the next begins anew.
-            let mut is_whole = after.is_empty();
-            for _ in 0..LOOKS {
-                let (last, more) = self.store().fair_round(queue_id, &after, short_by).await?;
-                let more = usize::try_from(more).unwrap_or(usize::MAX);
-                promoted += more;
-                short_by = short_by.saturating_sub(more);
-                let is_over = last.is_empty();
-                after = last;
-                if short_by == 0 || is_over && is_whole {
-                    break;
-                }
-                is_whole |= is_over;
-            }
-            self.set_fair_after(queue_id, after);
+        if short_by == 0 {
+            return Ok((promoted > 0, false));
         }
-        Ok(promoted > 0)
+        let mut round = self.take_round(queue_id);
+        for _ in 0..LOOKS {
+            let looked = self.store().fair_round(queue_id, &round.after, short_by);
+            let (more, came_to) = looked.await?;
+            promoted += more;
+            short_by = short_by.saturating_sub(more);
+            let was_whole = round.has_wrapped || round.after.is_empty();
+            round = Round {
+                has_wrapped: more == 0 && (round.has_wrapped || came_to.is_none()),
+                after: came_to.unwrap_or_default(),
+            };
+            if short_by == 0 {
+                break;
+            }
+            // It ends where it began, with nothing.
+            if round.after.is_empty() && more == 0 && was_whole {
+                return Ok((promoted > 0, false));
+            }
+        }
+        self.put_round(queue_id, round);
+        Ok((promoted > 0, true))
+    }
+
+    fn take_round(&self, queue_id: i64) -> Round {
+        self.rounds().remove(&queue_id).unwrap_or_default()
+    }
+
+    fn put_round(&self, queue_id: i64, round: Round) {
+        let mut rounds = self.rounds();
+        if rounds.len() >= MOST_ROUNDS {
+            rounds.clear();
+        }
+        rounds.insert(queue_id, round);
     }
 }

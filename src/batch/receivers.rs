@@ -10,7 +10,7 @@
 //! does not count as an attempt.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -65,14 +65,12 @@ pub(super) struct Inner {
     due: Arc<DueSchedule>,
     hints: Arc<Hints>,
     lines: Mutex<Lines>,
+    rounds: Mutex<HashMap<i64, fair::Round>>,
 }
 
 #[derive(Debug, Default)]
 struct Lines {
     by_queue: HashMap<i64, Line>,
-    /// The key that the last round of a fair queue ended with. Not in its line, which
-    /// is gone when nobody waits.
-    fair_after: HashMap<i64, Box<str>>,
     closed: bool,
 }
 
@@ -135,6 +133,7 @@ impl Receivers {
             due,
             hints,
             lines: Mutex::default(),
+            rounds: Mutex::default(),
         }))
     }
 
@@ -238,25 +237,14 @@ impl Inner {
         &self.hints
     }
 
-    pub(super) fn fair_after(&self, queue_id: i64) -> String {
-        let lines = self.lock();
-        let after = lines.fair_after.get(&queue_id);
-        after.map(ToString::to_string).unwrap_or_default()
+    /// How far the rounds of fair queues have got. Not in their lines, which are gone
+    /// when nobody waits.
+    pub(super) fn rounds(&self) -> MutexGuard<'_, HashMap<i64, fair::Round>> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_fair_after(&self, queue_id: i64, key: String) {
-        let mut lines = self.lock();
-        if key.is_empty() {
-            lines.fair_after.remove(&queue_id);
-        } else {
-            lines.fair_after.insert(queue_id, key.into());
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
-        self.lines
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the waiter is in line.

@@ -172,7 +172,10 @@ pub(crate) async fn request(
                 "request-expired",
                 "Nobody answered the request by its deadline. Nobody will receive it any more.",
             );
-            let problem = problem.with_field(header::LOCATION, location);
+            let mut problem = problem.with_field(header::LOCATION, location);
+            if let Some(replayed) = published.headers.remove(REPLAYED) {
+                problem = problem.with_field(REPLAYED, replayed);
+            }
             return Err(match prefer::applied(wait) {
                 Some((name, value)) => problem.with_field(name, value),
                 None => problem,

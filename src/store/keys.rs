@@ -253,16 +253,18 @@ impl Store {
     ) -> Result<Option<ApiKey>, Error> {
         let asked = Instant::now();
         let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "WITH changed AS (
+            "WITH rotated AS (
+                UPDATE postrider.api_keys
+                SET previous_hash = hash, previous_expires_at = now() + $3 * interval '1 ms',
+                    hash = $2
+                WHERE id = $1 AND (expires_at IS NULL OR expires_at > now())
+                RETURNING {COLUMNS}
+             ), changed AS (
                 UPDATE postrider.cluster SET keys_version = keys_version + 1
+                WHERE EXISTS (SELECT FROM rotated)
                 RETURNING keys_version
              )
-             UPDATE postrider.api_keys
-             SET previous_hash = hash, previous_expires_at = now() + $3 * interval '1 ms',
-                 hash = $2
-             FROM changed
-             WHERE id = $1 AND (expires_at IS NULL OR expires_at > now())
-             RETURNING {COLUMNS}, keys_version"
+             SELECT rotated.*, keys_version FROM rotated, changed"
         )))
         .bind(id)
         .bind(&hash[..])
@@ -286,10 +288,7 @@ impl Store {
     pub async fn revoke_api_key(&self, id: &str) -> Result<RevokedKey, Error> {
         let asked = Instant::now();
         let row = sqlx::query(
-            "WITH changed AS (
-                UPDATE postrider.cluster SET keys_version = keys_version + 1
-                RETURNING keys_version
-             ), gone AS (
+            "WITH gone AS (
                 DELETE FROM postrider.api_keys AS k
                 WHERE id = $1
                   AND (NOT 'admin' = ANY (scopes) OR EXISTS (
@@ -297,15 +296,20 @@ impl Store {
                     WHERE other.id <> k.id AND 'admin' = ANY (other.scopes)
                       AND (other.expires_at IS NULL OR other.expires_at > now())))
                 RETURNING true
+             ), changed AS (
+                UPDATE postrider.cluster SET keys_version = keys_version + 1
+                WHERE EXISTS (SELECT FROM gone)
+                RETURNING keys_version
              )
-             SELECT keys_version, EXISTS (SELECT FROM gone) AS gone,
-                EXISTS (SELECT FROM postrider.api_keys WHERE id = $1) AS was_there
-             FROM changed",
+             SELECT (SELECT keys_version FROM changed), EXISTS (SELECT FROM gone) AS gone,
+                EXISTS (SELECT FROM postrider.api_keys WHERE id = $1) AS was_there",
         )
         .bind(id)
         .fetch_one(&self.pool)
         .await?;
-        self.keys_version.note(row.try_get("keys_version")?, asked);
+        if let Some(version) = row.try_get("keys_version")? {
+            self.keys_version.note(version, asked);
+        }
         Ok(match (row.try_get("gone")?, row.try_get("was_there")?) {
             (true, _) => RevokedKey::Gone,
             (false, true) => RevokedKey::LastAdmin,

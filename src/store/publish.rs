@@ -155,7 +155,7 @@ impl Store {
             .filter_map(|(request, _)| {
                 let bound = Bound {
                     max_ready: request.queue.settings.max_ready?,
-                    has_lines: request.queue.has_lines(),
+                    has_lines: request.queue.has_lines() || request.lines_up(),
                 };
                 Some((request.queue.id, bound))
             })

@@ -129,8 +129,11 @@ impl Store {
                 !acked.contains(&(lease.queue_id, lease.message_id, lease.token))
             })
             .collect();
-        let running = fates_of(on, leases, &late, true, &mut results).await?;
+        let mut running = fates_of(on, leases, &late, true, &mut results).await?;
         if !running.is_empty() {
+            // Those behind one that was missed were judged without it.
+            let is_behind = |at: &usize| results[*at] == Settled::Not(Fate::OutOfOrder);
+            running.extend((0..leases.len()).filter(is_behind));
             let again: Vec<Lease> = running.iter().map(|at| leases[*at]).collect();
             let again = Box::pin(self.ack_on(on, &again, ordered)).await?;
             for (at, result) in running.into_iter().zip(again) {

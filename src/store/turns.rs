@@ -157,6 +157,9 @@ impl Store {
     /// Keys looked at by one statement of a sweep.
     const SWEEP_KEYS: i64 = 1000;
 
+    /// Keys looked at by one statement of a fair round.
+    const ROUND_KEYS: i64 = 1000;
+
     /// Messages that follow a dead letter by one statement.
     const FOLLOWERS: i64 = 1000;
 
@@ -223,8 +226,9 @@ impl Store {
         Ok(again)
     }
 
-    /// Lets up to `wanted` messages of a fair queue out beyond their turn, those of
-    /// keys behind `after` first; the last key it came to, and how many.
+    /// Lets up to `wanted` messages of a fair queue out beyond their turn, of keys
+    /// behind `after`: how many, and the key it came to; `None` at the end of the
+    /// round.
     ///
     /// # Errors
     /// Any; they then wait for their turn.
@@ -233,18 +237,16 @@ impl Store {
         queue_id: i64,
         after: &str,
         wanted: usize,
-    ) -> Result<(String, u64), Error> {
+    ) -> Result<(usize, Option<String>), Error> {
         let row = sqlx::query(FAIR_ROUND)
             .bind(queue_id)
             .bind(after)
             .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
-            .fetch_optional(&self.hot)
+            .bind(Self::ROUND_KEYS)
+            .fetch_one(&self.hot)
             .await?;
-        let Some(row) = row else {
-            return Ok((String::new(), 0));
-        };
         let promoted: i64 = row.try_get("promoted")?;
-        Ok((row.try_get("key")?, u64::try_from(promoted).unwrap_or(0)))
+        Ok((usize::try_from(promoted).unwrap_or(0), row.try_get("key")?))
     }
 
     /// Looks at a thousand keys from behind `from`, of one queue or of all, passes

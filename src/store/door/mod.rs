@@ -235,6 +235,7 @@ impl Store {
             }
         };
         pass.rows = pass.rows.max(1);
+        pass.anew = false;
         pass.first = pass.first.take().or(looked.snapshot);
         if let Some(last) = looked.last {
             pass.at = last;

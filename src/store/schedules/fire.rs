@@ -199,6 +199,7 @@ async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Res
     let rows = transaction.on()?.fetch_all(query).await?;
     let (mut done, mut fired) = (Vec::with_capacity(rows.len()), Fired::default());
     let mut requests = Requests::default();
+    let mut looked_up = Vec::new();
     for row in &rows {
         let at = done.len();
         let mut one = Done {
@@ -232,8 +233,14 @@ async fn fire(transaction: &mut Transaction, how: Try, alone: &AtomicI64) -> Res
             // queue is old does not come again. The message was checked when the
             // schedule was made; only the bound may be another now.
             let target = &schedule.settings.target;
+            let look_up = if looked_up.contains(target) {
+                LookUp::Remembered
+            } else {
+                looked_up.push(target.clone());
+                LookUp::Now
+            };
             let check = |message: &Message, most| message.check_size(most, "");
-            let addressed = store.address(target, LookUp::Now, messages, check).await?;
+            let addressed = store.address(target, look_up, messages, check).await?;
             match addressed {
                 Ok(request) => requests.add(at, request),
                 Err(reason) => one.failed(reason),

@@ -179,7 +179,7 @@ const SABOTAGES: [(&str, &str); 4] = [
     (
         "an acked message comes again",
         "CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             IF current_query() LIKE '-- ack:%' AND OLD.token % 2 = 0 THEN
+             IF current_query() LIKE '-- ack:%' AND OLD.token & 2 = 0 THEN
                  INSERT INTO postrider.ready (queue_id, position, message_id, expires_at,
                      attempts, priority, own_ttl, straggler)
                  VALUES (OLD.queue_id, nextval('postrider.message_ids'), OLD.message_id,

@@ -253,3 +253,38 @@ async fn a_held_snapshot_does_not_make_turns_slow() {
     let without = pages_of_a_turn(&app, id).await;
     assert!(without > 3000, "{without} pages: the test is worth nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_extended_while_it_is_acked_holds_up_none_behind_it() {
+    let app = Arc::new(App::start().await);
+    app.queue("q", ordered()).await;
+    publish_all(&app, "q", "a", &[1, 2]).await;
+    let run = app.receive("q", json!({"max_messages": 2})).await;
+    assert_eq!(bodies(&run), [1, 2]);
+    let first = message_id(run[0]["id"].as_str().unwrap());
+    // As an extend has it that is not committed yet.
+    let mut extending = app.database.connect().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "BEGIN;
+         UPDATE postrider.parked SET wake_at = wake_at + interval '1 min'
+         WHERE message_id = {first}"
+    )))
+    .execute(&mut extending)
+    .await
+    .unwrap();
+    let acking = TaskTracker::new().spawn({
+        let app = Arc::clone(&app);
+        let receipts = [run[0]["receipt"].clone(), run[1]["receipt"].clone()];
+        async move {
+            let receipts: Vec<&Value> = receipts.iter().collect();
+            app.settle("ack", "q", &receipts, json!({})).await
+        }
+    });
+    app.database.until_stuck("-- ack", 1).await;
+    sqlx::raw_sql("COMMIT")
+        .execute(&mut extending)
+        .await
+        .unwrap();
+    acking.await.unwrap().expect(StatusCode::OK);
+    assert_eq!(app.counts("q").await["leased"], 0);
+}
