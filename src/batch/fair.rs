@@ -1,8 +1,11 @@
-//! After a claim of a fair queue: the turns of what was claimed are passed on, and
-//! if receivers wanted more than there was, as many more are let out, shared out
-//! among the keys. So keys take turns while receivers are busy, and one that is alone
+//! After a claim of a fair queue: the turns of what was claimed are passed on, beside
+//! the next claim. If receivers wanted more than there was, as many more are let out,
+//! shared out among the keys. So keys take turns while receivers are busy, and one that is alone
 //! is received in batches.
 
+use std::sync::Arc;
+
+use super::caught;
 use super::receivers::Inner;
 use super::turns::note_parked;
 use crate::store::{Claimed, Error, Turn};
@@ -47,7 +50,11 @@ impl Claim {
 
 impl Inner {
     /// Whether to claim again.
-    pub(super) async fn after_fair_claim(&self, queue_id: i64, claim: Claim) -> bool {
+    pub(super) async fn after_fair_claim(self: &Arc<Self>, queue_id: i64, claim: Claim) -> bool {
+        if claim.short_by == 0 {
+            self.pass_beside(claim.turns);
+            return false;
+        }
         match self.let_out(queue_id, claim).await {
             Ok((promoted, look_on)) => {
                 if promoted {
@@ -60,6 +67,41 @@ impl Inner {
                 false
             }
         }
+    }
+
+    /// Passes turns on beside claims, which need not wait for it: a key that is being
+    /// published to is locked until that has been flushed.
+    fn pass_beside(self: &Arc<Self>, turns: Vec<Turn>) {
+        let mut passing = self.passing();
+        if let Some(waiting) = &mut *passing {
+            return waiting.extend(turns);
+        }
+        *passing = Some(Vec::new());
+        drop(passing);
+        let inner = Arc::clone(self);
+        self.tracker().spawn(async move {
+            let mut turns = turns;
+            loop {
+                match caught(inner.store().next_turns(&turns)).await {
+                    Ok(passed) => {
+                        note_parked(inner.due(), &passed);
+                        for queue_id in passed.ready {
+                            inner.hints().add(queue_id);
+                            Self::kick(&inner, queue_id);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "turns are left to the sweep"),
+                }
+                let mut passing = inner.passing();
+                match passing.as_mut().map(std::mem::take) {
+                    Some(more) if !more.is_empty() => turns = more,
+                    _ => {
+                        *passing = None;
+                        return;
+                    }
+                }
+            }
+        });
     }
 
     /// Whether more became ready, and whether there are keys that were not looked at.

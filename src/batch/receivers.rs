@@ -22,7 +22,7 @@ use super::hints::Hints;
 use super::{caught, fair};
 use crate::domain::{Disposition, Lease};
 use crate::spans::{Asking, Span};
-use crate::store::{Delivery, Error, Receiver, Settle, Store};
+use crate::store::{Delivery, Error, Receiver, Settle, Store, Turn};
 
 /// Messages claimed by one statement.
 const CLAIM_ROWS: usize = 1000;
@@ -66,6 +66,7 @@ pub(super) struct Inner {
     hints: Arc<Hints>,
     lines: Mutex<Lines>,
     rounds: Mutex<HashMap<i64, fair::Round>>,
+    passing: Mutex<Option<Vec<Turn>>>,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +135,7 @@ impl Receivers {
             hints,
             lines: Mutex::default(),
             rounds: Mutex::default(),
+            passing: Mutex::default(),
         }))
     }
 
@@ -229,6 +231,10 @@ impl Inner {
         &self.store
     }
 
+    pub(super) fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
     pub(super) fn due(&self) -> &DueSchedule {
         &self.due
     }
@@ -241,6 +247,11 @@ impl Inner {
     /// when nobody waits.
     pub(super) fn rounds(&self) -> MutexGuard<'_, HashMap<i64, fair::Round>> {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Turns that a task passes on, if there is one: those that came since it began.
+    pub(super) fn passing(&self) -> MutexGuard<'_, Option<Vec<Turn>>> {
+        self.passing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
@@ -262,7 +273,7 @@ impl Inner {
         Ok(true)
     }
 
-    fn kick(this: &Arc<Self>, queue_id: i64) {
+    pub(super) fn kick(this: &Arc<Self>, queue_id: i64) {
         if let Some(line) = this.lock().by_queue.get_mut(&queue_id) {
             Self::start_claiming(this, queue_id, line);
         }
