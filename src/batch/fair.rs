@@ -3,7 +3,9 @@
 //! shared out among the keys. So keys take turns while receivers are busy, and one that is alone
 //! is received in batches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use super::caught;
 use super::receivers::Inner;
@@ -23,6 +25,55 @@ pub(super) struct Round {
     after: String,
     /// It has been past the last key since it last let something out.
     has_wrapped: bool,
+}
+
+/// Turns that are passed on beside claims, by one task, while there are any.
+#[derive(Debug, Default)]
+pub(super) struct Passing {
+    /// Those that came since it took some; `None`: there is no task.
+    turns: Mutex<Option<Vec<Turn>>>,
+    took_some: Notify,
+}
+
+impl Passing {
+    fn turns(&self) -> MutexGuard<'_, Option<Vec<Turn>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds turns; whether a task has to be started.
+    fn begin(&self, more: Vec<Turn>) -> bool {
+        let mut turns = self.turns();
+        let is_first = turns.is_none();
+        turns.get_or_insert_default().extend(more);
+        is_first
+    }
+
+    /// What the task passes on next; it ends if that is nothing.
+    fn next(&self) -> Option<Vec<Turn>> {
+        let mut turns = self.turns();
+        let next = turns.take().filter(|some| !some.is_empty());
+        if next.is_some() {
+            *turns = Some(Vec::new());
+        }
+        drop(turns);
+        self.took_some.notify_waiters();
+        next
+    }
+
+    /// Waits until all that was begun has been passed on; whether anything was.
+    async fn ended(&self) -> bool {
+        let mut any = false;
+        // What it is at, and what it takes then.
+        for _ in 0..2 {
+            let taken = self.took_some.notified();
+            if self.turns().is_none() {
+                break;
+            }
+            taken.await;
+            any = true;
+        }
+        any
+    }
 }
 
 /// What a claim of a fair queue leaves to do.
@@ -49,11 +100,20 @@ impl Claim {
 }
 
 impl Inner {
-    /// Whether to claim again.
-    pub(super) async fn after_fair_claim(self: &Arc<Self>, queue_id: i64, claim: Claim) -> bool {
+    /// Whether to claim again. Somebody who is in a hurry goes away if there is nothing.
+    pub(super) async fn after_fair_claim(
+        self: &Arc<Self>,
+        queue_id: i64,
+        claim: Claim,
+        in_hurry: bool,
+    ) -> bool {
         if claim.short_by == 0 {
             self.pass_beside(claim.turns);
             return false;
+        }
+        if in_hurry && self.passing().ended().await {
+            self.pass_beside(claim.turns);
+            return true;
         }
         match self.let_out(queue_id, claim).await {
             Ok((promoted, look_on)) => {
@@ -72,16 +132,12 @@ impl Inner {
     /// Passes turns on beside claims, which need not wait for it: a key that is being
     /// published to is locked until that has been flushed.
     fn pass_beside(self: &Arc<Self>, turns: Vec<Turn>) {
-        let mut passing = self.passing();
-        if let Some(waiting) = &mut *passing {
-            return waiting.extend(turns);
+        if turns.is_empty() || !self.passing().begin(turns) {
+            return;
         }
-        *passing = Some(Vec::new());
-        drop(passing);
         let inner = Arc::clone(self);
         self.tracker().spawn(async move {
-            let mut turns = turns;
-            loop {
+            while let Some(turns) = inner.passing().next() {
                 match caught(inner.store().next_turns(&turns)).await {
                     Ok(passed) => {
                         note_parked(inner.due(), &passed);
@@ -91,14 +147,6 @@ impl Inner {
                         }
                     }
                     Err(error) => tracing::warn!(%error, "turns are left to the sweep"),
-                }
-                let mut passing = inner.passing();
-                match passing.as_mut().map(std::mem::take) {
-                    Some(more) if !more.is_empty() => turns = more,
-                    _ => {
-                        *passing = None;
-                        return;
-                    }
                 }
             }
         });

@@ -22,7 +22,7 @@ use super::hints::Hints;
 use super::{caught, fair};
 use crate::domain::{Disposition, Lease};
 use crate::spans::{Asking, Span};
-use crate::store::{Delivery, Error, Receiver, Settle, Store, Turn};
+use crate::store::{Delivery, Error, Receiver, Settle, Store};
 
 /// Messages claimed by one statement.
 const CLAIM_ROWS: usize = 1000;
@@ -66,7 +66,7 @@ pub(super) struct Inner {
     hints: Arc<Hints>,
     lines: Mutex<Lines>,
     rounds: Mutex<HashMap<i64, fair::Round>>,
-    passing: Mutex<Option<Vec<Turn>>>,
+    passing: fair::Passing,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +135,7 @@ impl Receivers {
             hints,
             lines: Mutex::default(),
             rounds: Mutex::default(),
-            passing: Mutex::default(),
+            passing: fair::Passing::default(),
         }))
     }
 
@@ -249,9 +249,8 @@ impl Inner {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Turns that a task passes on, if there is one: those that came since it began.
-    pub(super) fn passing(&self) -> MutexGuard<'_, Option<Vec<Turn>>> {
-        self.passing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn passing(&self) -> &fair::Passing {
+        &self.passing
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
@@ -312,7 +311,9 @@ impl Inner {
                     // others.
                     let mut try_again = claimed.outlived > 0;
                     if let Some(claim) = fair {
-                        try_again |= Box::pin(self.after_fair_claim(queue_id, claim)).await;
+                        let in_hurry = unserved.iter().any(|waiter| !waiter.patient);
+                        let after = self.after_fair_claim(queue_id, claim, in_hurry);
+                        try_again |= Box::pin(after).await;
                     }
                     self.put_back(queue_id, unserved, ran_out, try_again);
                 }

@@ -185,3 +185,12 @@ async fn a_key_with_more_behind_many_that_have_none_is_received_in_batches() {
     // Its own turn brings one.
     assert!(most > 1, "{most} at once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_wait_receives_until_there_is_no_more() {
+    let app = App::start().await;
+    app.queue("q", json!({"fair": true})).await;
+    publish_all(&app, "q", "a", &(0..200).collect::<Vec<i64>>()).await;
+    // Until the first answer that is empty.
+    assert_eq!(receive_now(&app, "q").await.len(), 200);
+}

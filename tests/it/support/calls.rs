@@ -23,23 +23,9 @@ pub(crate) async fn begin<'a, T>(
 
 /// A message with nothing but a JSON body.
 pub(crate) fn message(body: impl std::fmt::Display) -> Message {
-    Message {
-        content: Content {
-            body: Bytes::from(body.to_string()),
-            content_type: None,
-        },
-        headers: Headers::new(),
-        key: None,
-        fair: None,
-        priority: 0,
-        delay: None,
-        deliver_at: None,
-        ttl: None,
-        dedup_id: None,
-        correlation_id: None,
-        reply_to: None,
-        traceparent: None,
-        tracestate: None,
-        schema_version: None,
-    }
+    let content = Content {
+        body: Bytes::from(body.to_string()),
+        content_type: None,
+    };
+    Message::new(content, Headers::new())
 }

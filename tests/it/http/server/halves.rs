@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::super::bad::http::connect;
 use super::rests::{GET_LIVEZ, PREFACE, SETTINGS, assert_about};
+use super::times::closed_after;
 use super::{http2_client, short_times, start};
 use crate::support::{Answer, Gateway};
 
@@ -31,32 +32,9 @@ fn a_byte_more(id: u8) -> Vec<u8> {
     vec![0, 0, 1, 9, 0, 0, 0, 0, id, 0x82]
 }
 
-/// Sends this and then, now and again, that; how long until the gateway closes. Not
-/// often: who sends many small CONTINUATIONs is sent away at once.
-async fn closed_after(stream: &mut TcpStream, first: &[u8], drip: &[u8]) -> Duration {
-    let started = Instant::now();
-    stream.write_all(first).await.unwrap();
-    let (mut read, mut write) = stream.split();
-    let dripping = async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(450)).await;
-            if write.write_all(drip).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    let closed = async {
-        let mut bytes = [0; 1024];
-        // A reset is an end, too.
-        while let Ok(1..) = read.read(&mut bytes).await {}
-    };
-    tokio::select! {
-        () = closed => {}
-        () = dripping => {}
-        () = tokio::time::sleep(15 * SECOND) => {}
-    }
-    started.elapsed()
-}
+/// How often more is sent. Not more often: who sends many small CONTINUATIONs is sent
+/// away at once.
+const EVERY: Duration = Duration::from_millis(450);
 
 /// A connection on which one request has been answered.
 async fn after_a_request(gateway: &Gateway) -> TcpStream {
@@ -88,7 +66,7 @@ async fn half_a_first_head_has_the_time_of_a_head_however_it_drips() {
     ] {
         let mut stream = connect(&gateway).await;
         let first = [PREFACE, SETTINGS, &half].concat();
-        let waited = closed_after(&mut stream, &first, &drip).await;
+        let waited = closed_after(&mut stream, &first, (&drip, EVERY)).await;
         assert_about(waited, 2.0);
     }
 }
@@ -105,7 +83,7 @@ async fn half_a_later_head_has_the_time_of_a_head_however_it_drips() {
         let mut stream = after_a_request(&gateway).await;
         // It has rested for longer than a head may take.
         tokio::time::sleep(3 * SECOND).await;
-        let waited = closed_after(&mut stream, &half, &drip).await;
+        let waited = closed_after(&mut stream, &half, (&drip, EVERY)).await;
         assert_about(waited, 2.0);
     }
 }

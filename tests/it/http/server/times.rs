@@ -21,16 +21,20 @@ async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
     read_answer(stream).await.unwrap()
 }
 
-/// How long it takes until the gateway closes, if this is sent first and then a
-/// byte now and then.
-async fn closed_after(stream: &mut TcpStream, first: &[u8], drip: Duration) -> Duration {
+/// How long it takes until the gateway closes, if this is sent first and then, now and
+/// again, that.
+pub(super) async fn closed_after(
+    stream: &mut TcpStream,
+    first: &[u8],
+    (drip, every): (&[u8], Duration),
+) -> Duration {
     let started = Instant::now();
     stream.write_all(first).await.unwrap();
     let (mut read, mut write) = stream.split();
     let dripping = async {
         loop {
-            tokio::time::sleep(drip).await;
-            if write.write_all(b"x").await.is_err() {
+            tokio::time::sleep(every).await;
+            if write.write_all(drip).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -73,7 +77,7 @@ async fn a_head_has_ten_seconds_however_little_of_it_comes() {
     ]
     .map(async |(first, drip)| {
         let mut stream = connect(&gateway).await;
-        closed_after(&mut stream, first, drip).await
+        closed_after(&mut stream, first, (b"x", drip)).await
     });
     for waited in futures_util::future::join_all(waits).await {
         assert_about(waited, 10.0);
@@ -87,7 +91,7 @@ async fn a_connection_may_rest_longer_between_two_requests_than_a_head_may_take(
     assert_eq!(status(&ask(&mut stream, LIVEZ).await), 200);
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(status(&ask(&mut stream, LIVEZ).await), 200);
-    assert_about(closed_after(&mut stream, b"", HOUR).await, 4.0);
+    assert_about(closed_after(&mut stream, b"", (b"x", HOUR)).await, 4.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +101,10 @@ async fn a_head_that_is_begun_on_a_rested_connection_has_no_longer_than_any() {
     assert_eq!(status(&ask(&mut stream, LIVEZ).await), 200);
     tokio::time::sleep(2 * SECOND).await;
     let drip = Duration::from_millis(300);
-    assert_about(closed_after(&mut stream, b"GET /li", drip).await, 1.0);
+    assert_about(
+        closed_after(&mut stream, b"GET /li", (b"x", drip)).await,
+        1.0,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
