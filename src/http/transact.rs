@@ -21,7 +21,7 @@ use super::transact_input::{Plan, Resolved};
 use super::{Gateway, SharedGateway, settle, to_keep};
 use crate::batch::{NotDone, Transact};
 use crate::domain::{MessageId, Seconds};
-use crate::store::{Kept, Once, PartRefusal, Refused, Transacted};
+use crate::store::{Kept, Once, PartRefusal, Place, Refused, Transacted};
 
 /// Steps to be done together, 1 to 1000 in all.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -145,13 +145,6 @@ pub(crate) struct PublishedPart {
     subscriptions: Option<usize>,
 }
 
-/// Where a published message stands among those of its kind.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
-    Queue(usize),
-    Topic(usize),
-}
-
 /// Ack, nack, publish and complete claims together
 ///
 /// All of it or nothing, in one transaction of the database: what is published is
@@ -219,10 +212,7 @@ async fn run(
             Err(NotDone::Seen(seen)) => return answer_seen(seen),
             Err(NotDone::Refused(refused)) => refused,
         };
-        let is_gone = matches!(
-            refused,
-            Refused::ToQueue(_, PartRefusal::Gone) | Refused::ToTopic(_, PartRefusal::Gone)
-        );
+        let is_gone = matches!(refused, Refused::Publish(_, PartRefusal::Gone));
         if tried_anew || !is_gone {
             return Err(resolved.refusal(refused));
         }
@@ -253,7 +243,7 @@ fn request(resolved: &Resolved, once: Option<Once>) -> Transact {
         resolved.nacks.len(),
         resolved.steps.claims.len(),
     );
-    let places: Vec<Place> = resolved.places.clone();
+    let places = resolved.steps.places.clone();
     Transact {
         steps: resolved.steps.clone(),
         nacks: resolved.nacks.clone(),
@@ -299,34 +289,13 @@ fn claim_done() -> Problem {
 impl Resolved {
     /// What became of the part that could not be done.
     fn refusal(&self, refused: Refused) -> Problem {
-        let place = |wanted: fn(&Place) -> Option<usize>, at: usize| {
-            let mut places = self.places.iter();
-            let place = places.position(|place| wanted(place) == Some(at));
-            format!("/publishes/{}", place.unwrap_or(at))
-        };
         match refused {
             Refused::Ack(at, why) => self.because(why, format!("/acks/{at}"), None),
             Refused::Nack(at, why) => self.because(why, format!("/nacks/{at}"), None),
             Refused::Claim(at, why) => self.because(why, format!("/claims/{at}"), None),
-            Refused::ToQueue(at, why) => {
-                let pointer = place(
-                    |place| match place {
-                        Place::Queue(at) => Some(*at),
-                        Place::Topic(_) => None,
-                    },
-                    at,
-                );
-                self.because(why, pointer, Some(Place::Queue(at)))
-            }
-            Refused::ToTopic(at, why) => {
-                let pointer = place(
-                    |place| match place {
-                        Place::Topic(at) => Some(*at),
-                        Place::Queue(_) => None,
-                    },
-                    at,
-                );
-                self.because(why, pointer, Some(Place::Topic(at)))
+            Refused::Publish(at, why) => {
+                let place = self.steps.places.get(at).copied();
+                self.because(why, format!("/publishes/{at}"), place)
             }
         }
     }

@@ -18,10 +18,10 @@ use super::resource::not_system;
 use super::schemas::check_schema;
 use super::shapes::{NAME, Schemas, schema};
 use super::told::Trace;
-use super::transact::{NackPart, Place, PublishPart, TransactRequest};
+use super::transact::{NackPart, PublishPart, TransactRequest};
 use crate::batch::Settling;
 use crate::domain::{ClaimKey, ClaimToken, Failure, Lease, Limits, QueueName, RoutingKey, Verb};
-use crate::store::{Publish, PublishTopic, Queue, SchemaOf, Steps};
+use crate::store::{Place, Publish, PublishTopic, Queue, SchemaOf, Steps};
 
 /// The parts, as far as they can be judged by themselves.
 pub(super) struct Plan {
@@ -44,8 +44,6 @@ pub(super) struct Resolved {
     pub(super) nacks: Vec<(Arc<Queue>, Settling)>,
     /// The queues of acks, once each.
     pub(super) acked: Vec<Arc<Queue>>,
-    /// For each publish where it is among the steps.
-    pub(super) places: Vec<Place>,
 }
 
 impl Resolved {
@@ -169,7 +167,7 @@ impl Plan {
                         check_schema(gateway, SchemaOf::Queue(queue.id), version, messages).await?;
                     }
                     let place = Place::Queue(resolved.steps.to_queues.len());
-                    resolved.places.push(place);
+                    resolved.steps.places.push(place);
                     let messages = Arc::new(vec![message]);
                     resolved.steps.to_queues.push(Publish { queue, messages });
                 }
@@ -191,7 +189,7 @@ impl Plan {
                         check_schema(gateway, of, version, messages).await?;
                     }
                     let place = Place::Topic(resolved.steps.to_topics.len());
-                    resolved.places.push(place);
+                    resolved.steps.places.push(place);
                     resolved.steps.to_topics.push(PublishTopic {
                         topology,
                         messages: Arc::new(routed),

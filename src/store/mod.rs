@@ -140,7 +140,7 @@ pub use stream::Retained;
 pub use subscriptions::{Subscribe, SubscribeRefusal, Subscription};
 pub use topics::Topic;
 pub use topology::{Binding, Route, Topology};
-pub use transact::{PartRefusal, Refused, Steps, Transacted};
+pub use transact::{PartRefusal, Place, Refused, Steps, Transacted};
 pub use transaction::{End, Transaction};
 pub use turns::{BlockedKey, Promoted, SweptTo, Turn, TurnOf, Unblocked};
 pub use watermark::Violations;

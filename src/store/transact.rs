@@ -39,6 +39,17 @@ pub struct Steps {
     pub to_queues: Vec<Publish>,
     /// One message each, to topics.
     pub to_topics: Vec<PublishTopic>,
+    /// In which order the messages were asked for.
+    pub places: Vec<Place>,
+}
+
+/// Where a message stands among those of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In [`Steps::to_queues`].
+    Queue(usize),
+    /// In [`Steps::to_topics`].
+    Topic(usize),
 }
 
 /// What was done.
@@ -65,10 +76,8 @@ pub enum Refused {
     Nack(usize, PartRefusal),
     /// The completion of a claim.
     Claim(usize, PartRefusal),
-    /// A message to a queue.
-    ToQueue(usize, PartRefusal),
-    /// A message to a topic.
-    ToTopic(usize, PartRefusal),
+    /// A message, by its place in [`Steps::places`].
+    Publish(usize, PartRefusal),
 }
 
 /// Why.
@@ -118,13 +127,14 @@ impl Transaction {
             return Ok(Err(Refused::Claim(at, refusal)));
         }
         let mut done = Transacted::default();
+        let mut refused = Vec::new();
         if !steps.to_queues.is_empty() {
             let (results, bounds) = self.publish(&steps.to_queues).await?;
             done.bounds.push(bounds);
             for (at, result) in results.into_iter().enumerate() {
                 match result {
                     Ok(published) => done.to_queues.extend(published),
-                    Err(refusal) => return Ok(Err(Refused::ToQueue(at, refusal.into()))),
+                    Err(refusal) => refused.push((Place::Queue(at), refusal.into())),
                 }
             }
         }
@@ -136,11 +146,19 @@ impl Transaction {
             for (at, result) in fed.results.into_iter().enumerate() {
                 match result {
                     Ok(published) => done.to_topics.extend(published),
-                    Err(refusal) => return Ok(Err(Refused::ToTopic(at, refusal.into()))),
+                    Err(refusal) => refused.push((Place::Topic(at), refusal.into())),
                 }
             }
         }
-        Ok(Ok(done))
+        // The first as they were asked for, of whichever kind.
+        let refused = refused.into_iter().map(|(kind, why)| {
+            let at = steps.places.iter().position(|place| *place == kind);
+            (at.unwrap_or_default(), why)
+        });
+        Ok(match refused.min_by_key(|(at, _)| *at) {
+            Some((at, why)) => Err(Refused::Publish(at, why)),
+            None => Ok(done),
+        })
     }
 
     async fn end_leases(&mut self, steps: &Steps) -> Result<Result<(), Refused>, Error> {

@@ -95,7 +95,8 @@ kept AS (
     SELECT
         $2, message_id, coalesce(rounds + $10::integer, 0), enqueued_at, body, content_type,
         headers, key, correlation_id, reply_to, traceparent, tracestate, topic, routing_key,
-        schema_version
+        -- The version is one of the topic's, or of this queue's.
+        CASE WHEN $1::bigint = $2::bigint OR topic IS NOT NULL THEN schema_version END
     FROM ordered
     -- Left from an earlier redrive, and not pruned yet.
     ON CONFLICT (queue_id, message_id) DO UPDATE

@@ -125,7 +125,26 @@ async fn messages_carry_the_version_that_they_were_checked_with_wherever_they_ar
     app.post(&format!("{path}/redrive"), json!({"ids": [id]}))
         .await
         .expect(StatusCode::OK);
-    assert_eq!(app.receive_one("orders").await["schema_version"], 1);
+    let again = app.receive_one("orders").await;
+    assert_eq!(again["schema_version"], 1);
+    // In another queue a version would be one of that queue's schema.
+    app.queue("other", json!({})).await;
+    app.put("/v1/queues/other/schema", json!({"schema": true}))
+        .await
+        .expect(StatusCode::CREATED);
+    let rejected = json!({"dead_letter": true});
+    app.settle("nack", "orders", &[&again["receipt"]], rejected)
+        .await
+        .expect(StatusCode::OK);
+    let elsewhere = json!({"ids": [id], "to_queue": "other"});
+    app.post(&format!("{path}/redrive"), elsewhere)
+        .await
+        .expect(StatusCode::OK);
+    let there = app.receive_one("other").await;
+    assert_eq!(
+        (&there["id"], there.get("schema_version")),
+        (&json!(id), None)
+    );
 
     app.delete(SCHEMA).await.expect(StatusCode::NO_CONTENT);
     app.publish("orders", json!({"body": "anything"})).await;

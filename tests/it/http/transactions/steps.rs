@@ -154,6 +154,43 @@ async fn a_part_that_cannot_be_done_is_named_and_nothing_is_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_parts_that_cannot_be_done_the_first_is_named() {
+    let app = App::start().await;
+    for queue in ["orders", "invoices"] {
+        app.queue(queue, json!({})).await;
+    }
+    app.queue("full", json!({"max_ready": 1})).await;
+    app.publish("full", json!({"body": 1})).await;
+    app.topic("shop", json!({})).await;
+    app.subscription("shop", "s", json!({"queue": "full"}))
+        .await;
+    let (good, one, two) = (
+        part("orders", &lease(&app, "orders").await),
+        lease(&app, "orders").await,
+        lease(&app, "orders").await,
+    );
+    app.settle("ack", "orders", &[&one, &two], json!({}))
+        .await
+        .expect(StatusCode::OK);
+    let acks = [good.clone(), part("orders", &one), part("orders", &two)];
+    let lost = transact(&app, json!({"acks": acks})).await;
+    assert_refused(&lost, 409, "lease-lost", "/acks/1");
+    let publish = json!({"queue": "invoices", "message": {"body": 1}});
+    let to_queue = json!({"queue": "full", "message": {"body": 1}});
+    let to_topic = json!({"topic": "shop", "message": {"body": 1}});
+    for publishes in [
+        [&publish, &to_topic, &to_queue],
+        [&publish, &to_queue, &to_topic],
+    ] {
+        let steps = json!({"acks": [good], "publishes": publishes});
+        let full = transact(&app, steps).await;
+        assert_refused(&full, 429, "queue-full", "/publishes/1");
+    }
+    expect_counts(&app, "orders", &json!({"leased": 1})).await;
+    expect_counts(&app, "invoices", &json!({"ready": 0})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_ack_counts_in_one_transaction_only() {
     let app = App::start().await;
     app.queue("orders", json!({})).await;
