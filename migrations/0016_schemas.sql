@@ -60,3 +60,4 @@ BEGIN ATOMIC
     WHERE s.queue_id = of_queue AND s.message_id = of_message AND is_straggler;
 END;
 COMMENT ON FUNCTION postrider.body_of IS 'The wide half of a live message: from messages, or from stragglers.';
+REVOKE ALL ON FUNCTION postrider.body_of FROM PUBLIC;

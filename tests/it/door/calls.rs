@@ -280,3 +280,45 @@ async fn the_functions_are_described_and_have_a_version() {
     .unwrap();
     assert_eq!(bare, Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_functions_of_version_1_take_and_return_this() {
+    // Applications call them so. Parameters with defaults may be added at the end;
+    // anything else is another version, and the functions of this one stay.
+    let rest = "key text DEFAULT NULL::text, \
+         priority integer DEFAULT NULL::integer, \
+         delay_seconds numeric DEFAULT NULL::numeric, \
+         deliver_at timestamp with time zone DEFAULT NULL::timestamp with time zone, \
+         ttl_seconds numeric DEFAULT NULL::numeric, \
+         dedup_id text DEFAULT NULL::text, \
+         correlation_id text DEFAULT NULL::text, \
+         reply_to text DEFAULT NULL::text, \
+         traceparent text DEFAULT NULL::text";
+    let database = Database::migrated().await;
+    let functions: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT proname::text, pg_get_function_arguments(oid), pg_get_function_result(oid)
+         FROM pg_proc
+         WHERE pronamespace = 'postrider'::regnamespace
+           AND proname IN ('door_version', 'publish', 'publish_topic')
+         ORDER BY proname",
+    )
+    .fetch_all(&mut database.connect().await)
+    .await
+    .unwrap();
+    let function = |name: &str, arguments: &str, result: &str| {
+        (name.to_owned(), arguments.to_owned(), result.to_owned())
+    };
+    let publish = format!("queue text, body jsonb, headers jsonb DEFAULT NULL::jsonb, {rest}");
+    let publish_topic = format!(
+        "topic text, body jsonb, routing_key text DEFAULT ''::text, \
+         headers jsonb DEFAULT NULL::jsonb, {rest}"
+    );
+    assert_eq!(
+        functions,
+        [
+            function("door_version", "", "integer"),
+            function("publish", &publish, "bigint"),
+            function("publish_topic", &publish_topic, "bigint"),
+        ]
+    );
+}

@@ -1,6 +1,8 @@
-//! Transactions and snapshots that are held for long harm nobody.
+//! Transactions and snapshots that are held for long harm nobody: only the streams
+//! of topics wait for them.
 
-use serde_json::json;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use super::{rows, run};
@@ -133,4 +135,58 @@ async fn an_open_transaction_does_not_hold_the_watermarks_up() {
             parked: 0
         }
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_waits_for_an_open_transaction_and_skips_nothing() {
+    let app = App::start().await;
+    app.topic("shop", json!({"retention_seconds": 3600})).await;
+    app.subscription("shop", "s", json!({})).await;
+    let read = async |after: &str| {
+        let path = format!("/v1/topics/shop/messages?{after}");
+        let page = app.get(&path).await.expect(StatusCode::OK);
+        let messages = page["messages"].as_array().unwrap().iter();
+        let bodies: Vec<Value> = messages.map(|m| m["body"].clone()).collect();
+        let after = format!("after={}", page["next_cursor"].as_str().unwrap());
+        (bodies, after)
+    };
+    app.publish_topic("shop", json!({"body": "before"})).await;
+    // Of other tests' transactions, too, which are on this server.
+    eventually("it can be read", async || read("").await.0 == ["before"]).await;
+
+    let mut holder = app.database.connect().await;
+    run(
+        &mut holder,
+        r#"BEGIN; SELECT postrider.publish_topic('shop', '"held"')"#,
+    )
+    .await;
+    for body in ["first", "second"] {
+        app.publish_topic("shop", json!({"body": body})).await;
+    }
+    let mut others = app.database.connect().await;
+    run(
+        &mut others,
+        r#"SELECT postrider.publish_topic('shop', '"third"')"#,
+    )
+    .await;
+    // Subscriptions get all of it.
+    for body in ["before", "first", "second", "third"] {
+        assert_eq!(app.receive_one("shop.s").await["body"], body);
+    }
+    // The stream's readers do not, and stay where they are.
+    let (bodies, after) = read("").await;
+    assert_eq!(bodies, ["before"]);
+    let (bodies, after) = read(&after).await;
+    assert_eq!(bodies, [""; 0]);
+
+    run(&mut holder, "COMMIT").await;
+    let (mut bodies, mut after) = (Vec::new(), after);
+    eventually("all can be read", async || {
+        let (more, next) = read(&after).await;
+        bodies.extend(more);
+        after = next;
+        bodies.len() >= 4
+    })
+    .await;
+    assert_eq!(bodies, ["first", "second", "third", "held"]);
 }

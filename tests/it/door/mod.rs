@@ -9,6 +9,7 @@ mod races;
 mod refused;
 mod roles;
 mod stale;
+mod woken;
 
 use sqlx::{PgConnection, Row as _};
 

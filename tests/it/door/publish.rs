@@ -6,6 +6,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::{rows, run};
+use crate::store::{execute, number};
 use crate::support::{App, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,4 +260,63 @@ async fn bodies_of_megabytes_go_through_a_few_at_a_time() {
         assert_eq!(body.as_str().unwrap().len(), 3_000_001);
         assert!(body.as_str().unwrap().starts_with(&n.to_string()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dedup_id_of_a_topic_stores_one_message() {
+    let app = App::start().await;
+    app.topic("shop", json!({})).await;
+    app.subscription("shop", "s", json!({})).await;
+    let mut application = app.database.connect().await;
+    run(
+        &mut application,
+        "SELECT postrider.publish_topic('shop', '1', dedup_id => 'd'),
+             postrider.publish_topic('shop', '2', dedup_id => 'd');
+         SELECT postrider.publish_topic('shop', '3', dedup_id => 'd');
+         SELECT postrider.publish_topic('shop', '4', dedup_id => 'e')",
+    )
+    .await;
+    eventually("the door is empty", async || {
+        rows(&app.database).await == (0, 0)
+    })
+    .await;
+    let over_http = app
+        .publish_topic("shop", json!({"body": 5, "dedup_id": "d"}))
+        .await;
+    assert_eq!(over_http["duplicate"], true);
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        bodies.push(app.receive_one("shop.s").await["body"].as_i64().unwrap());
+    }
+    bodies.sort_unstable();
+    assert_eq!(bodies, [1, 4]);
+    assert_eq!(app.counts("shop.s").await["ready"], 0);
+    let stored = "SELECT count(*) FROM postrider.messages";
+    assert_eq!(number(&app.database, stored).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delayed_message_of_a_topic_comes_at_its_time() {
+    let app = App::start().await;
+    app.topic("shop", json!({})).await;
+    app.subscription("shop", "s", json!({})).await;
+    let mut application = app.database.connect().await;
+    run(
+        &mut application,
+        "SELECT postrider.publish_topic('shop', '1', delay_seconds => 3600);
+         SELECT postrider.publish_topic('shop', '2')",
+    )
+    .await;
+    // What was published later is there before it.
+    assert_eq!(app.receive_one("shop.s").await["body"], 2);
+    let counts = app.counts("shop.s").await;
+    assert_eq!(
+        (&counts["ready"], &counts["delayed"]),
+        (&json!(0), &json!(1))
+    );
+    // Within the hour, and no sooner than it should.
+    let passed = "UPDATE postrider.parked SET wake_at = greatest(wake_at - interval '1 hour', now())
+        WHERE token = 0 AND wake_at BETWEEN now() + interval '59 min' AND now() + interval '1 hour'";
+    assert_eq!(execute(&app.database, passed).await, 1);
+    assert_eq!(app.receive_one("shop.s").await["body"], 1);
 }

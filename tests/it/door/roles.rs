@@ -1,10 +1,11 @@
 //! Who may call, and what the caller's session can change.
 
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sqlx::Connection as _;
 
-use super::{refusal, run};
-use crate::support::{App, Database};
+use super::{refusal, rows, run};
+use crate::support::{Answer, App, Database, Gateway, config, eventually};
 
 /// A role of this test's own that may publish and nothing else.
 async fn publisher(database: &Database) -> String {
@@ -196,4 +197,118 @@ async fn a_gateway_that_may_make_no_roles_migrates_all_the_same() {
     let store = postrider::store::Store::new(url.options(), 4, 1000);
     store.migrate().await.unwrap();
     store.close().await;
+}
+
+/// Functions of the schema that a role may call.
+async fn callable(database: &Database, role: &str) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT proname::text FROM pg_proc
+         WHERE pronamespace = 'postrider'::regnamespace
+           AND has_function_privilege($1, oid, 'EXECUTE')
+         ORDER BY proname COLLATE \"C\"",
+    )
+    .bind(role)
+    .fetch_all(&mut database.connect().await)
+    .await
+    .unwrap()
+}
+
+/// Tables and sequences of the schema of which a role may do anything at all.
+async fn reachable(database: &Database, role: &str) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class
+         WHERE relnamespace = 'postrider'::regnamespace
+           AND CASE
+               WHEN relkind = 'S' THEN has_sequence_privilege($1, oid, 'USAGE, SELECT, UPDATE')
+               WHEN relkind IN ('r', 'p', 'v', 'm', 'f') THEN
+                   has_table_privilege($1, oid,
+                       'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+                   OR has_any_column_privilege($1, oid, 'SELECT, INSERT, UPDATE, REFERENCES')
+               ELSE false
+           END
+         ORDER BY relname COLLATE \"C\"",
+    )
+    .bind(role)
+    .fetch_all(&mut database.connect().await)
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_has_a_right_to_three_functions_and_to_no_table() {
+    let database = Database::migrated().await;
+    let role = "postrider_publisher";
+    let three = ["door_version", "publish", "publish_topic"];
+    assert_eq!(callable(&database, role).await, three);
+    assert_eq!(reachable(&database, role).await, [""; 0]);
+    // What everybody may, a publisher may who can use the schema.
+    assert_eq!(callable(&database, "public").await, [""; 0]);
+    assert_eq!(reachable(&database, "public").await, [""; 0]);
+    // Who has a right is found.
+    assert!(callable(&database, "postgres").await.len() > 10);
+    assert!(reachable(&database, "postgres").await.len() > 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_no_superuser_serves_what_functions_do() {
+    let database = Database::empty().await;
+    let role = format!("owner_{}", database.name);
+    let application = format!("application_{}", database.name);
+    database
+        .execute(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {} TO {role};
+             CREATE ROLE {application} LOGIN",
+            database.name
+        ))
+        .await;
+    let app = App {
+        gateway: Gateway::start(&config(&database.url_as(&role))).await,
+        database,
+    };
+    let every = callable(&app.database, "postgres").await;
+    assert_eq!(callable(&app.database, &role).await, every);
+    // As an administrator does where the gateway may make no roles (README).
+    app.database
+        .execute(&format!(
+            "GRANT USAGE ON SCHEMA postrider TO {application};
+             GRANT EXECUTE ON FUNCTION postrider.publish, postrider.publish_topic,
+                 postrider.door_version TO {application}"
+        ))
+        .await;
+    for (queue, settings) in [
+        ("ordered", json!({"ordered": true})),
+        ("fair", json!({"fair": true})),
+        ("bounded", json!({"max_in_flight": 1})),
+        ("full", json!({"max_ready": 1, "overflow": "drop_oldest"})),
+    ] {
+        app.queue(queue, settings).await;
+        let mut caller = app.database.connect_as(&application).await;
+        for body in 1..=2 {
+            let call = format!("SELECT postrider.publish('{queue}', '{body}', key => 'k')");
+            run(&mut caller, &call).await;
+        }
+        caller.close().await.unwrap();
+        eventually("the door is empty", async || {
+            rows(&app.database).await == (0, 0)
+        })
+        .await;
+        let message = app.receive_one(queue).await;
+        let path = format!(
+            "/v1/queues/{queue}/messages/{}",
+            message["id"].as_str().unwrap()
+        );
+        app.get(&path).await.expect(StatusCode::OK);
+        app.settle("ack", queue, &[&message["receipt"]], json!({}))
+            .await
+            .expect(StatusCode::OK);
+        if queue != "full" {
+            assert_eq!(app.receive_one(queue).await["body"], 2, "{queue}");
+        }
+    }
+    let request = app
+        .request(Method::POST, "/v1/queues/ordered/messages")
+        .header("idempotency-key", "a")
+        .header("content-type", "application/json")
+        .body(r#"{"body": 3}"#);
+    Answer::of(request).await.expect(StatusCode::CREATED);
 }
