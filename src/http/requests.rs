@@ -76,12 +76,23 @@ struct Published {
     id: i64,
     correlation_id: String,
     to: ReplyTo,
+    timeout: Duration,
     deadline: Instant,
     awaiting: Option<Awaiting>,
     /// The reply, if it was there before.
     found: Option<Arc<Reply>>,
     /// What is on every answer.
     headers: HeaderMap,
+}
+
+impl Published {
+    /// It has just been stored, which is when its time began: whoever is told that it is
+    /// over knows that nobody receives it any more.
+    fn now(mut self, id: Option<i64>) -> Self {
+        self.id = id.unwrap_or_default();
+        self.deadline = Instant::now() + self.timeout;
+        self
+    }
 }
 
 /// Publish a request
@@ -208,10 +219,9 @@ async fn publish(
     let Some(keyed) = Keyed::of(&mut parts, gateway).await? else {
         let queue = gateway.queue(&name).await?;
         let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
-        let (publish, mut published) = prepare(gateway, queue, &parts.headers, bytes, wait).await?;
+        let (publish, published) = prepare(gateway, queue, &parts.headers, bytes, wait).await?;
         let stored = store(gateway, &name, publish).await?;
-        published.id = stored.first().map_or(0, |stored| stored.id);
-        return Ok(published);
+        return Ok(published.now(stored.first().map(|stored| stored.id)));
     };
     let (bytes, _room) = read_body(&gateway.capacity, &parts.headers, body).await?;
     let once = keyed.once("request", &[name.as_str()], &parts.headers, &bytes);
@@ -233,12 +243,9 @@ async fn publish_once(
     wait: Option<u64>,
 ) -> Result<Result<Published, Seen>, Problem> {
     let queue = gateway.queue(name).await?;
-    let (publish, mut published) = prepare(gateway, queue, headers, bytes, wait).await?;
+    let (publish, published) = prepare(gateway, queue, headers, bytes, wait).await?;
     let stored = store_once(gateway, name, once, publish, PendingRequest::to_keep).await?;
-    Ok(stored.map(|stored| {
-        published.id = stored.ids.first().copied().unwrap_or(0);
-        published
-    }))
+    Ok(stored.map(|stored| published.now(stored.ids.first().copied())))
 }
 
 /// Reads and checks a request: what is to be published, and what is known of it
@@ -282,7 +289,8 @@ async fn prepare(
         id: 0,
         correlation_id,
         to,
-        deadline: Instant::now() + timeout.to_duration(),
+        deadline: Instant::now(),
+        timeout: timeout.to_duration(),
         // Before anybody can answer.
         awaiting: awaiting(gateway, to, wait),
         found: None,
@@ -326,6 +334,7 @@ async fn asked_before(
         correlation_id: before.correlation_id,
         to,
         deadline: Instant::now() + left.to_std().unwrap_or_default(),
+        timeout: asked.timeout.to_duration(),
         awaiting,
         found,
         headers: HeaderMap::from_iter([(REPLAYED, HeaderValue::from_static("true"))]),

@@ -1,10 +1,12 @@
 //! What is not answered in time, and how long replies are kept.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::{pending, read, reply, request, with_work};
-use crate::support::{App, Database, eventually};
+use crate::support::{App, Database, Held, eventually};
 
 /// Lets the deadlines of all requests pass: their messages were stored long ago.
 async fn let_deadlines_pass(database: &Database) {
@@ -45,6 +47,29 @@ async fn a_request_that_nobody_received_by_its_deadline_never_is_received() {
         is_over
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_took_long_to_be_stored_has_all_of_its_time_from_then_on() {
+    let app = with_work().await;
+    app.queue("other", json!({})).await;
+    let held = Held::table(&app.database, "messages", "SHARE").await;
+    let other = app.publish("other", json!({"body": 0}));
+    // It waits behind that one for its turn to be stored.
+    let message = json!({"body": 1, "timeout_seconds": 0.4});
+    let asking = async {
+        app.database.until_stuck("-- publish", 1).await;
+        let storing = async {
+            // Longer than its time.
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            held.let_go().await;
+        };
+        tokio::join!(request(&app, Some("wait=20"), message), storing).0
+    };
+    let (_, answer) = tokio::join!(other, asking);
+    answer.expect_problem(504, "request-expired");
+    let received = app.receive("work", json!({})).await;
+    assert_eq!(received, Vec::<Value>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
