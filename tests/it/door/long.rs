@@ -3,61 +3,23 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use sqlx::Row as _;
 
 use super::{rows, run};
-use crate::support::{App, Database, eventually};
-
-/// Entries of the door's primary key that were read, ever.
-async fn entries_read(database: &Database) -> i64 {
-    sqlx::query("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'door_pkey'")
-        .fetch_one(&mut database.connect().await)
-        .await
-        .unwrap()
-        .get(0)
-}
+use crate::support::{App, eventually};
 
 /// Messages that have gone through the door while it is held open.
 const MANY: i64 = 20_000;
 
-/// Entries read, ever: sessions tell of theirs when they end.
-async fn read_by_now(app: &App) -> i64 {
-    let mut admin = app.database.connect().await;
-    let ended: Vec<i32> = sqlx::query_scalar(
-        "SELECT pid FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name = 'postrider'",
-    )
-    .fetch_all(&mut admin)
-    .await
-    .unwrap();
-    sqlx::query("SELECT pg_terminate_backend(pid) FROM unnest($1) AS session (pid)")
-        .bind(&ended)
-        .execute(&mut admin)
-        .await
-        .unwrap();
-    eventually("they have ended", async || {
-        let left: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)")
-                .bind(&ended)
-                .fetch_one(&mut admin)
-                .await
-                .unwrap();
-        left == 0
-    })
-    .await;
-    entries_read(&app.database).await
-}
-
 /// How many entries are read for a message, while a heartbeat looks now and then.
 async fn a_message_reads(app: &App) -> i64 {
-    let before = read_by_now(app).await;
+    let before = app.database.entries_read(&["door"]).await;
     let mut application = app.database.connect().await;
     for body in 0..10 {
         let call = format!("SELECT postrider.publish('q', '{body}')");
         run(&mut application, &call).await;
         eventually("it has gone", async || rows(&app.database).await == (0, 0)).await;
     }
-    (read_by_now(app).await - before) / 10
+    (app.database.entries_read(&["door"]).await - before) / 10
 }
 
 async fn drained(app: &App) {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{App, Database, Gateway, Held, Link, Wire, config, eventually};
+use crate::support::{Answer, App, Database, Gateway, Held, Link, Wire, config, eventually};
 
 /// Readiness follows the database within so long.
 const FOLLOWS: Duration = Duration::from_secs(5);
@@ -84,6 +84,63 @@ async fn waiting_receivers_hold_no_connection() {
     .fetch_one(&mut app.database.connect().await)
     .await
     .unwrap();
+    assert!(connections <= 12, "{connections}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_replies_hold_no_connection() {
+    let app = Arc::new(App::start().await);
+    app.queue("work", json!({})).await;
+    let waiting_is = async |count: usize| {
+        eventually("so many wait", async || {
+            app.app.broker().replies().waiting() == count
+        })
+        .await;
+    };
+    let mut asking = JoinSet::new();
+    for body in 0..200 {
+        let app = Arc::clone(&app);
+        asking.spawn(async move {
+            let request = app
+                .request(Method::POST, "/v1/queues/work/requests")
+                .header("prefer", "wait=30")
+                .header("content-type", "application/json")
+                .body(json!({"body": body}).to_string());
+            Answer::of(request).await
+        });
+    }
+    // Each of them has had a connection to publish with, and given it back.
+    eventually("all are published", async || {
+        app.counts("work").await["ready"] == 200
+    })
+    .await;
+    let message = app.receive_one("work").await;
+    let id = message["correlation_id"].as_str().unwrap().to_owned();
+    let mut reading = JoinSet::new();
+    for _ in 0..50 {
+        let app = Arc::clone(&app);
+        let path = format!("/v1/replies/{id}?wait_seconds=30");
+        reading.spawn(async move { app.get(&path).await });
+    }
+    waiting_is(250).await;
+    // A pool of twelve, and none of it in use by them: a reply goes through, to all
+    // who wait for this one and to nobody else.
+    let reply = json!({"receipt": message["receipt"], "body": "done"});
+    let replied = app.post("/v1/queues/work/reply", reply);
+    let replied = tokio::time::timeout(Duration::from_secs(5), replied).await;
+    replied.unwrap().expect(StatusCode::OK);
+    for answer in reading.join_all().await {
+        assert_eq!(answer.expect(StatusCode::OK)["body"], "done");
+    }
+    let asked = asking.join_next().await.unwrap().unwrap();
+    assert_eq!(asked.expect(StatusCode::OK)["correlation_id"], id);
+    waiting_is(199).await;
+    let connections = crate::store::number(
+        &app.database,
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    let connections = connections.await;
     assert!(connections <= 12, "{connections}");
 }
 

@@ -164,6 +164,61 @@ fn operations_on_one_path_are_all_there() {
     );
 }
 
+/// POSTs that take no idempotency key, and why they need none.
+const NOT_KEYED: &[(&str, &str)] = &[
+    ("/v1/claims/{key}/complete", "the token says which: done"),
+    ("/v1/keys", "the answer has a secret, which is not kept"),
+    ("/v1/keys/{id}/rotate", "the answer has a secret"),
+    ("/v1/queues/{queue}/ack", "the receipt says which: settled"),
+    ("/v1/queues/{queue}/dead-letters/purge", "gone is gone"),
+    ("/v1/queues/{queue}/extend", "the receipt says which"),
+    ("/v1/queues/{queue}/nack", "the receipt says which: settled"),
+    ("/v1/queues/{queue}/purge", "gone is gone"),
+    (
+        "/v1/queues/{queue}/receive",
+        "what is lost comes again when its lease ends",
+    ),
+    ("/v1/queues/{queue}/reply", "the first reply stays"),
+    (
+        "/v1/queues/{queue}/unblock",
+        "a second time changes nothing",
+    ),
+    ("/v1/queues/{queue}/webhook/pause", "paused is paused"),
+    ("/v1/queues/{queue}/webhook/resume", "resumed is resumed"),
+    (
+        "/v1/queues/{queue}/webhook/rotate-secret",
+        "the answer has a secret",
+    ),
+    ("/v1/queues/{queue}/webhook/test", "it stores nothing"),
+    ("/v1/schedules/{schedule}/pause", "paused is paused"),
+    ("/v1/schedules/{schedule}/resume", "resumed is resumed"),
+    ("/v1/topics/{topic}/explain", "it changes nothing"),
+];
+
+#[test]
+fn every_post_takes_an_idempotency_key_or_needs_none() {
+    let document = document();
+    let mut without = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        let parameters = operation["parameters"].as_array();
+        let takes_key = parameters.into_iter().flatten().any(|parameter| {
+            let name = parameter["name"].as_str().unwrap();
+            parameter["in"] == "header" && name.eq_ignore_ascii_case("idempotency-key")
+        });
+        if takes_key {
+            assert_eq!(method, "post", "{path}");
+            for status in ["409", "422"] {
+                let is_told = operation["responses"][status].is_object();
+                assert!(is_told, "{path} has a key and no {status}");
+            }
+        } else if method == "post" {
+            without.insert(path);
+        }
+    }
+    let known: BTreeSet<String> = NOT_KEYED.iter().map(|(path, _)| (*path).into()).collect();
+    assert_eq!(without, known);
+}
+
 #[test]
 fn the_push_is_described_under_webhooks() {
     let document = document();

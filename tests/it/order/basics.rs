@@ -1,7 +1,7 @@
 //! One message of a key at a time.
 
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ack, ack_next, bodies, end_delays, nack, ordered, publish_all, receive_now};
 use crate::store::queue_id;
@@ -79,6 +79,54 @@ async fn a_delayed_message_keeps_those_behind_it_waiting() {
     end_delays(&app.database).await;
     ack_next(&app, "q", 1).await;
     ack_next(&app, "q", 2).await;
+}
+
+/// Publishes bodies with one key, each with a priority.
+async fn publish_mixed(app: &App, key: &str, messages: [(i64, u8); 3]) {
+    for (body, priority) in messages {
+        let message = json!({"body": body, "key": key, "priority": priority});
+        app.publish("q", message).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_a_key_no_priority_overtakes_one_by_one() {
+    let app = App::start().await;
+    app.queue("q", ordered()).await;
+    publish_mixed(&app, "a", [(1, 0), (2, 9), (3, 4)]).await;
+    publish_mixed(&app, "b", [(11, 4), (12, 0), (13, 9)]).await;
+    // Between keys it counts: of those whose turn it is.
+    for (body, priority) in [(11, 4), (1, 0), (2, 9), (3, 4), (12, 0), (13, 9)] {
+        let message = app.receive_one("q").await;
+        assert_eq!(
+            (&message["body"], &message["priority"]),
+            (&json!(body), &json!(priority))
+        );
+        ack(&app, "q", &message).await;
+    }
+    app.assert_conserved(&app.database, "q").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_a_key_no_priority_overtakes_in_a_run() {
+    let app = App::start().await;
+    app.queue("q", ordered()).await;
+    publish_mixed(&app, "a", [(1, 0), (2, 9), (3, 4)]).await;
+    publish_mixed(&app, "b", [(11, 4), (12, 0), (13, 9)]).await;
+    let run = app.receive("q", json!({"max_messages": 10})).await;
+    let of = |key: &str| -> Vec<(i64, i64)> {
+        let of_key = run.iter().filter(|message| message["key"] == key);
+        let number = |value: &Value| value.as_i64().unwrap();
+        of_key
+            .map(|message| (number(&message["body"]), number(&message["priority"])))
+            .collect()
+    };
+    assert_eq!(of("a"), [(1, 0), (2, 9), (3, 4)]);
+    assert_eq!(of("b"), [(11, 4), (12, 0), (13, 9)]);
+    for message in &run {
+        ack(&app, "q", message).await;
+    }
+    app.assert_conserved(&app.database, "q").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use super::{ack, ack_next, bodies, nack, ordered, publish_all, receive_now};
 use crate::support::{App, eventually};
 
 /// An ordered queue in which what follows a dead letter follows it.
-async fn strict() -> App {
+pub(super) async fn strict() -> App {
     let app = App::start().await;
     let mut settings = ordered();
     settings["on_blocked"] = json!("dead_letter_key");
@@ -15,7 +15,7 @@ async fn strict() -> App {
     app
 }
 
-async fn dead(app: &App) -> Vec<(i64, String)> {
+pub(super) async fn dead(app: &App) -> Vec<(i64, String)> {
     let letters = app.get("/v1/queues/q/dead-letters").await.json();
     let mut letters: Vec<(i64, String)> = letters["dead_letters"]
         .as_array()
@@ -30,7 +30,7 @@ async fn dead(app: &App) -> Vec<(i64, String)> {
     letters
 }
 
-async fn blocked(app: &App) -> Vec<Value> {
+pub(super) async fn blocked(app: &App) -> Vec<Value> {
     let answer = app.get("/v1/queues/q/blocked-keys").await;
     answer.expect(StatusCode::OK)["keys"]
         .as_array()

@@ -4,6 +4,7 @@
 mod basics;
 mod blocked;
 mod fair;
+mod held;
 mod races;
 mod runs;
 mod ways;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 use tokio_util::task::TaskTracker;
 
-use super::{ack, ack_next, bodies, ordered, publish_all, receive_now};
+use super::{ack, ack_next, bodies, nack, ordered, publish_all, receive_now};
 use crate::store::{execute, message_id, number, queue_id};
-use crate::support::{App, eventually};
+use crate::support::{App, Gateway, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_ends_between_an_ack_and_the_turn_leaves_nobody_waiting() {
@@ -252,6 +252,66 @@ async fn a_held_snapshot_does_not_make_turns_slow() {
     execute(&app.database, "UPDATE postrider.turns SET floor = 0").await;
     let without = pages_of_a_turn(&app, id).await;
     assert!(without > 3000, "{without} pages: the test is worth nothing");
+}
+
+/// Messages that stand in line behind one that does not move.
+const BEHIND: i64 = 100_000;
+
+/// The tables that a message of an ordered queue is in, but for its content.
+const LINES: [&str; 4] = ["lined_up", "turns", "ready", "parked"];
+
+/// Messages of twenty other keys go by, two of each.
+async fn others_go_by(app: &Gateway, round: &str) {
+    for n in 0..20 {
+        publish_all(app, "q", &format!("{round}-{n}"), &[1, 2]).await;
+        ack_next(app, "q", 1).await;
+        ack_next(app, "q", 2).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_line_behind_a_key_that_does_not_move_costs_other_keys_nothing() {
+    let app = App::start().await;
+    app.queue("q", ordered()).await;
+    let id = queue_id(&app.database, "q").await;
+    publish_all(&app, "q", "a", &[0]).await;
+    let head = app.receive("q", json!({"lease_seconds": 600})).await;
+    // Far above what is published meanwhile.
+    let lined_up = format!(
+        "INSERT INTO postrider.lined_up
+            (queue_id, key, position, message_id, wake_at, expires_at, priority)
+         SELECT {id}, 'a', n, n, now(), now() + interval '1 day', 0
+         FROM generate_series(10000001, 10000000 + {BEHIND}) AS n"
+    );
+    execute(&app.database, lined_up).await;
+
+    for resting in [0, 1] {
+        let before = app.database.entries_read(&LINES).await;
+        // The sessions of the one before were ended.
+        let gateway = app.another().await;
+        if resting == 1 {
+            nack(&gateway, "q", &head[0], json!({"delay_seconds": 600})).await;
+        }
+        others_go_by(&gateway, &format!("{resting}")).await;
+        let read = app.database.entries_read(&LINES).await - before;
+        assert!(read < 40 * 100, "{read} entries for 40 messages");
+        let rests = format!(
+            "SELECT count(*) FILTER (WHERE token = 0) FROM postrider.parked
+             WHERE queue_id = {id} HAVING count(*) = 1"
+        );
+        assert_eq!(number(&app.database, rests).await, resting);
+    }
+    // Had one of them walked along the line once, it would have been seen.
+    let walk = format!(
+        "SET enable_seqscan = off;
+         SELECT count(*) FROM postrider.lined_up WHERE queue_id = {id} AND key = 'a'"
+    );
+    let before = app.database.entries_read(&LINES).await;
+    app.database.execute(&walk).await;
+    eventually("it is seen", async || {
+        app.database.entries_read(&LINES).await - before > BEHIND
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! Several messages of one key in one receive: leased together, settled in order.
 
+use std::collections::HashSet;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -39,6 +41,40 @@ async fn other_keys_come_first_and_then_each_has_its_share() {
     publish_all(&app, "q", "b", &[11, 12, 13]).await;
     let messages = app.receive("q", json!({"max_messages": 5})).await;
     assert_eq!(bodies(&messages), [1, 2, 3, 11, 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_are_of_a_thousand_keys_if_there_are_so_many() {
+    let app = App::start().await;
+    app.queue("q", ordered()).await;
+    // The two of a key are neighbours: 2n and 2n + 1.
+    for half in [0..1000, 1000..2000] {
+        let messages: Vec<Value> = half
+            .map(|n| json!({"body": n, "key": format!("k{}", n / 2)}))
+            .collect();
+        app.post("/v1/queues/q/messages", json!({"messages": messages}))
+            .await
+            .expect(StatusCode::CREATED);
+    }
+    for round in [0, 1] {
+        let messages = app.receive("q", json!({"max_messages": 1000})).await;
+        let keys: HashSet<&str> = messages
+            .iter()
+            .map(|m| m["key"].as_str().unwrap())
+            .collect();
+        assert_eq!((messages.len(), keys.len()), (1000, 1000), "round {round}");
+        let mut got = bodies(&messages);
+        got.sort_unstable();
+        let expected: Vec<i64> = (0..1000).map(|n| 2 * n + round).collect();
+        assert_eq!(got, expected, "round {round}");
+        let receipts: Vec<&Value> = messages.iter().map(|m| &m["receipt"]).collect();
+        let acked = app.settle("ack", "q", &receipts, json!({})).await;
+        let acked = acked.expect(StatusCode::OK);
+        let results = acked["results"].as_array().unwrap();
+        assert!(results.iter().all(|result| result["ok"] == true), "{acked}");
+    }
+    assert!(receive_now(&app, "q").await.is_empty());
+    app.assert_conserved(&app.database, "q").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod link;
 mod locks;
 mod postgres;
 mod process;
+mod reads;
 mod receiver;
 mod tls;
 mod wire;

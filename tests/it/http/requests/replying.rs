@@ -89,6 +89,44 @@ async fn a_request_that_was_acked_has_no_reply() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reply_is_stored_and_its_lease_ends_or_neither() {
+    let app = with_work().await;
+    app.database
+        .execute(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$",
+        )
+        .await;
+    // What stores the reply fails, then what ends the lease.
+    for (table, event) in [("replies", "INSERT"), ("parked", "DELETE")] {
+        let id = pending(&app, json!({"body": table})).await;
+        let receipt = app.receive_one("work").await["receipt"].clone();
+        let trigger = format!(
+            "CREATE TRIGGER refuse BEFORE {event} ON postrider.{table}
+             FOR EACH ROW EXECUTE FUNCTION public.refuse()"
+        );
+        app.database.execute(&trigger).await;
+        let refused = reply(&app, &receipt, json!("lost")).await;
+        assert!(refused.status.is_server_error(), "{table}: {refused:?}");
+        assert!(!refused.text.contains("not today"), "{}", refused.text);
+        assert_pending(&app, &id).await;
+        assert_eq!(app.counts("work").await["leased"], 1, "{table}");
+        let drop = format!("DROP TRIGGER refuse ON postrider.{table}");
+        app.database.execute(&drop).await;
+        // Still held, so the consumer can answer again.
+        app.settle("extend", "work", &[&receipt], json!({"lease_seconds": 60}))
+            .await
+            .expect(StatusCode::OK);
+        reply(&app, &receipt, json!("kept"))
+            .await
+            .expect(StatusCode::OK);
+        let got = read(&app, &id).await.expect(StatusCode::OK);
+        assert_eq!(got["body"], "kept", "{table}");
+        app.assert_conserved(&app.database, "work").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_asks_for_no_reply_gets_none_and_stays_leased() {
     let app = with_work().await;
     app.queue("other", json!({})).await;

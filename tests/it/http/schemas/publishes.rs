@@ -153,6 +153,33 @@ async fn messages_carry_the_version_that_they_were_checked_with_wherever_they_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_carries_the_version_that_it_was_checked_with() {
+    let app = app().await;
+    let requests = "/v1/queues/orders/requests";
+    let wrong = app.post(requests, json!({"body": {"amount": 1.5}})).await;
+    let problem = wrong.expect_problem(422, "schema-violation");
+    assert_eq!(pointers(&problem), ["/body/amount"]);
+    app.post(requests, json!({"body": {"amount": 1}}))
+        .await
+        .expect(StatusCode::ACCEPTED);
+    app.put(SCHEMA, amounts(&json!({"type": "number"})))
+        .await
+        .expect(StatusCode::OK);
+    app.post(requests, json!({"body": {"amount": 1.5}}))
+        .await
+        .expect(StatusCode::ACCEPTED);
+    app.delete(SCHEMA).await.expect(StatusCode::NO_CONTENT);
+    app.post(requests, json!({"body": "anything"}))
+        .await
+        .expect(StatusCode::ACCEPTED);
+    for version in [json!(1), json!(2), Value::Null] {
+        let received = app.receive_one("orders").await;
+        assert_eq!(received["schema_version"], version, "{received}");
+        assert!(received["correlation_id"].is_string(), "{received}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publish_again_under_its_dedup_id_is_answered_as_before_the_schema_changed() {
     let app = app().await;
     let message = |id: &str| json!({"body": {"amount": 1}, "dedup_id": id});

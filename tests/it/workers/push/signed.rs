@@ -82,3 +82,37 @@ async fn bytes_arrive_as_they_were_published_and_a_topic_is_named() {
     );
     hook.drained().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_says_which_version_of_the_schema_its_message_was_checked_with() {
+    let hook = Hook::start(json!({}), json!({})).await;
+    let schema = "/v1/queues/orders/schema";
+    // Nothing is pushed before the last change: they carry what was, not what is.
+    hook.post("/v1/queues/orders/webhook/pause", json!({}))
+        .await
+        .expect(StatusCode::OK);
+    hook.publish("orders", json!({"body": 0})).await;
+    for (version, kind) in [(1, "integer"), (2, "number")] {
+        let put = hook.put(schema, json!({"schema": {"type": kind}})).await;
+        assert_eq!(put.json()["version"], version, "{}", put.text);
+        hook.publish("orders", json!({"body": version})).await;
+    }
+    hook.delete(schema).await.expect(StatusCode::NO_CONTENT);
+    hook.publish("orders", json!({"body": 3})).await;
+    hook.post("/v1/queues/orders/webhook/resume", json!({}))
+        .await
+        .expect(StatusCode::OK);
+    for request in hook.receiver.wait_for(4).await {
+        let expected = match request.body.as_slice() {
+            b"1" => Some("1"),
+            b"2" => Some("2"),
+            _ => None,
+        };
+        assert_eq!(
+            request.header("postrider-schema-version"),
+            expected,
+            "{request:?}"
+        );
+    }
+    hook.drained().await;
+}
