@@ -22,7 +22,7 @@ use super::schemas::check_schema;
 use super::told::tell_messages;
 use super::{Gateway, SharedGateway, reply, to_keep};
 use crate::batch::{NotPublished, PublishOnce, To};
-use crate::domain::{Candidate, Message, MessageId, QueueName, RoutingKey};
+use crate::domain::{Candidate, MessageId, QueueName, RoutingKey};
 use crate::store::{
     Kept, Once, PublishTopic, Routed, SchemaOf, Topic, TopicPublished, TopicRefusal, Topology,
 };
@@ -96,15 +96,6 @@ impl TopicPublishAnswer {
     }
 }
 
-/// What a filter looks at in a message.
-fn candidate<'a>(message: &'a Message, routing_key: &'a RoutingKey) -> Candidate<'a> {
-    let json = match &message.content.content_type {
-        None => Some(&message.content.body[..]),
-        Some(_) => None,
-    };
-    Candidate::new(routing_key.as_str(), &message.headers, json)
-}
-
 pub(super) fn routing_key(described: &Described) -> Result<RoutingKey, Problem> {
     described.refuse_timeout()?;
     let key = described.routing.key.as_deref().unwrap_or_default();
@@ -128,15 +119,11 @@ pub(super) fn route<'d>(
     let mut unroutable = Vec::new();
     let mut messages = Vec::with_capacity(described.len());
     for (one, routing_key) in described {
-        let route = topology.route(&candidate(&one.message, routing_key));
-        if route.subscriptions == 0 && one.routing.mandatory == Some(true) {
+        let routed = topology.routed(one.message.clone(), routing_key.clone());
+        if routed.route.subscriptions == 0 && one.routing.mandatory == Some(true) {
             unroutable.push(one.place("mandatory"));
         }
-        messages.push(Routed {
-            message: one.message.clone(),
-            routing_key: routing_key.clone(),
-            route,
-        });
+        messages.push(routed);
     }
     if unroutable.is_empty() {
         return Ok(messages);
@@ -362,7 +349,7 @@ pub(crate) async fn explain(
     let max_bytes = topology.topic.settings.max_message_bytes;
     one.message.check(max_bytes, &one.at, (gateway.clock)())?;
     let routing_key = routing_key(one)?;
-    let candidate = candidate(&one.message, &routing_key);
+    let candidate = Candidate::of(&one.message, &routing_key);
     let subscriptions = topology
         .subscriptions
         .iter()

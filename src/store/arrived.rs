@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::publish::{Bounds, Publish, Published, Refusal};
-use super::publish_topic::{Fed, PublishTopic, Routed, TopicRefusal};
+use super::publish_topic::{Fed, PublishTopic, TopicRefusal};
 use super::transaction::Transaction;
 use super::{Error, Queue, SchemaOf, Store, Topology, Turn};
-use crate::domain::{self, Candidate, Message, QueueName, Target};
+use crate::domain::{self, Message, QueueName, Target};
 
 /// What was stored, for what follows the commit.
 #[derive(Debug, Default)]
@@ -142,18 +142,8 @@ impl Store {
                 if let Err(reason) = self.take_all(&mut messages, most, schema, check).await? {
                     return Ok(Err(reason));
                 }
-                let routed = messages.into_iter().map(|message| {
-                    let json = match &message.content.content_type {
-                        None => Some(&message.content.body[..]),
-                        Some(_) => None,
-                    };
-                    let candidate = Candidate::new(routing_key.as_str(), &message.headers, json);
-                    Routed {
-                        route: topology.route(&candidate),
-                        routing_key: routing_key.clone(),
-                        message,
-                    }
-                });
+                let messages = messages.into_iter();
+                let routed = messages.map(|m| topology.routed(m, routing_key.clone()));
                 let messages = Arc::new(routed.collect());
                 Ok(Ok(Addressed::ToTopic(PublishTopic { topology, messages })))
             }

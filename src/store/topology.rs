@@ -20,10 +20,11 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::publish::Bound;
+use super::publish_topic::Routed;
 use super::subscriptions::filter;
 use super::topics::{Topic, name, topic};
 use super::{Error, Store, statements};
-use crate::domain::{Candidate, Filter, Overflow, QueueName};
+use crate::domain::{Candidate, Filter, Message, Overflow, QueueName, RoutingKey};
 
 statements! {
     TOPOLOGY = "topology";
@@ -87,6 +88,16 @@ pub struct Route {
 }
 
 impl Topology {
+    /// A message with its way.
+    #[must_use]
+    pub fn routed(&self, message: Message, routing_key: RoutingKey) -> Routed {
+        Routed {
+            route: self.route(&Candidate::of(&message, &routing_key)),
+            message,
+            routing_key,
+        }
+    }
+
     /// Asks every subscription. Those to one queue make one copy.
     #[must_use]
     pub fn route(&self, candidate: &Candidate<'_>) -> Route {

@@ -13,9 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Health, every, within_deadline};
 use crate::batch::Broker;
-use crate::domain::{
-    Candidate, Content, EVENTS_TOPIC, Event, Message, QueueName, RoutingKey, Seconds,
-};
+use crate::domain::{Content, EVENTS_TOPIC, Event, Message, QueueName, RoutingKey, Seconds};
 use crate::store::{Backlog, Error, PublishTopic, Routed, Topology};
 
 /// Between two publishes: what happens meanwhile is told together.
@@ -114,18 +112,11 @@ fn message(topology: &Topology, event: &Event, queue: Option<&QueueName>) -> Opt
         headers.insert("queue".to_owned(), queue.as_str().to_owned());
     }
     let routing_key = RoutingKey::parse(event.name(), "routing_key").ok()?;
-    let route = topology.route(&Candidate::new(routing_key.as_str(), &headers, Some(&body)));
-    Some(Routed {
-        message: Message::new(
-            Content {
-                body: body.into(),
-                content_type: None,
-            },
-            headers,
-        ),
-        routing_key,
-        route,
-    })
+    let content = Content {
+        body: body.into(),
+        content_type: None,
+    };
+    Some(topology.routed(Message::new(content, headers), routing_key))
 }
 
 async fn look(broker: Arc<Broker>, threshold: i64) -> Result<(), Error> {

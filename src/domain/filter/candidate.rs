@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use super::super::message::Headers;
-use super::routing_key::words;
+use super::super::message::{Headers, Message};
+use super::routing_key::{RoutingKey, words};
 
 /// What filters look at of one message. A topic may have thousands of
 /// subscriptions: the key is split and the body is parsed at most once, when the
@@ -30,6 +30,16 @@ impl<'a> Candidate<'a> {
             words: OnceCell::new(),
             parsed: OnceCell::new(),
         }
+    }
+
+    /// A message; filters look into its body if that is JSON.
+    #[must_use]
+    pub fn of(message: &'a Message, routing_key: &'a RoutingKey) -> Self {
+        let body = match &message.content.content_type {
+            None => Some(&message.content.body[..]),
+            Some(_) => None,
+        };
+        Self::new(routing_key.as_str(), &message.headers, body)
     }
 
     pub(super) fn routing_key(&self) -> &'a str {

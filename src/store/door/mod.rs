@@ -18,8 +18,8 @@
 //! transaction that has ended, and what is new; nothing of it grows with how long
 //! a snapshot or a transaction is held.
 //!
-//! Every ten minutes all is looked at anew ([`Forgetting`]), since after a fail-over to a standby
-//! that had not heard of the last transactions their numbers come again.
+//! Every ten minutes all is looked at anew ([`Forgetting`]), since after a fail-over
+//! to a standby that had not heard of the last transactions their numbers come again.
 //!
 //! # What cannot be published
 //!

@@ -1,11 +1,12 @@
 //! Who may call, and what the caller's session can change.
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::Connection as _;
 
 use super::{refusal, rows, run};
-use crate::support::{Answer, App, Database, Gateway, config, eventually};
+use crate::http::idempotency::keyed;
+use crate::support::{App, Database, Gateway, config, eventually};
 
 /// A role of this test's own that may publish and nothing else.
 async fn publisher(database: &Database) -> String {
@@ -305,10 +306,7 @@ async fn a_gateway_that_is_no_superuser_serves_what_functions_do() {
             assert_eq!(app.receive_one(queue).await["body"], 2, "{queue}");
         }
     }
-    let request = app
-        .request(Method::POST, "/v1/queues/ordered/messages")
-        .header("idempotency-key", "a")
-        .header("content-type", "application/json")
-        .body(r#"{"body": 3}"#);
-    Answer::of(request).await.expect(StatusCode::CREATED);
+    keyed(&app, "/v1/queues/ordered/messages", "a", json!({"body": 3}))
+        .await
+        .expect(StatusCode::CREATED);
 }

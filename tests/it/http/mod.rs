@@ -7,7 +7,7 @@ mod counts;
 mod dead_letters;
 mod extend;
 mod health;
-mod idempotency;
+pub(crate) mod idempotency;
 mod in_flight;
 pub(super) mod keys;
 mod max_ready;

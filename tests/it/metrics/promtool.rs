@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{scrape, shows, value};
-use crate::support::{Answer, Reply};
+use crate::http::idempotency::keyed;
+use crate::support::Reply;
 use crate::workers::push::Hook;
 
 /// promtool, where it is: CI and `make check-metrics` name it, and then it must
@@ -88,12 +89,10 @@ async fn in_one_step(hook: &Hook) {
     hook.post("/v1/transactions", steps)
         .await
         .expect(StatusCode::OK);
-    let once = hook
-        .request(Method::POST, "/v1/queues/asked/messages")
-        .header("content-type", "application/json")
-        .header("idempotency-key", "once")
-        .body(r#"{"body":1}"#);
-    Answer::of(once).await.expect(StatusCode::CREATED);
+    let asked = "/v1/queues/asked/messages";
+    keyed(hook, asked, "once", json!({"body": 1}))
+        .await
+        .expect(StatusCode::CREATED);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,15 +80,7 @@ async fn at_once(store: &Store, database: &Database, transactions: usize) -> BTr
     for ended in futures_util::future::join_all(running).await {
         ended.unwrap();
     }
-    let mut admin = database.connect().await;
-    let pids: Vec<i32> = sqlx::query_scalar(
-        "SELECT pid FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name = 'postrider'",
-    )
-    .fetch_all(&mut admin)
-    .await
-    .unwrap();
-    pids.into_iter().collect()
+    database.sessions().await.into_iter().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

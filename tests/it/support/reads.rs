@@ -3,17 +3,22 @@
 use super::{Database, eventually};
 
 impl Database {
+    /// The server's processes for gateways and stores.
+    pub(crate) async fn sessions(&self) -> Vec<i32> {
+        sqlx::query_scalar(
+            "SELECT pid FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name = 'postrider'",
+        )
+        .fetch_all(&mut self.connect().await)
+        .await
+        .unwrap()
+    }
+
     /// Entries of these tables' indexes that were read, ever, and rows that were read
     /// without one. Ends the gateways' sessions: they tell of theirs when they end.
     pub(crate) async fn entries_read(&self, tables: &[&str]) -> i64 {
         let mut admin = self.connect().await;
-        let ended: Vec<i32> = sqlx::query_scalar(
-            "SELECT pid FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name = 'postrider'",
-        )
-        .fetch_all(&mut admin)
-        .await
-        .unwrap();
+        let ended = self.sessions().await;
         sqlx::query("SELECT pg_terminate_backend(pid) FROM unnest($1) AS session (pid)")
             .bind(&ended)
             .execute(&mut admin)

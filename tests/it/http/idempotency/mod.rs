@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{Answer, Gateway};
 
 /// A POST of JSON with a key.
-pub(super) async fn keyed(gateway: &Gateway, path: &str, key: &str, json: impl ToString) -> Answer {
+pub(crate) async fn keyed(gateway: &Gateway, path: &str, key: &str, json: impl ToString) -> Answer {
     let request = gateway
         .request(Method::POST, path)
         .header("idempotency-key", key)
