@@ -96,7 +96,7 @@ fn check(gateway: &Gateway, queue: &Queue, read: &[Described]) -> Result<(), Pro
     request_body(content(
         (MessageInput<'static> = "application/json", examples(
             ("one" = (summary = "One message", value = json!({
-                "body": {"order": 42}, "headers": {"shop": "eu"}, "priority": 5}))),
+                "body": {"order": 42}, "key": "customer-7", "headers": {"shop": "eu"}, "priority": 5}))),
             ("batch" = (summary = "A batch", value = json!({
                 "messages": [{"body": {"order": 43}}, {"body": {"order": 44}, "delay_seconds": 1}]}))),
         )),

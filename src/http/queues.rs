@@ -118,7 +118,15 @@ fn answer(status: StatusCode, queue: &Queue, counts: Option<CountsView>) -> Resp
         ("If-Match" = Option<String>, Header, description = "Only if it has this ETag"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if it is not there"),
     ),
-    request_body(content = QueueConfig, description = "May be left out"),
+    request_body(content(
+        (QueueConfig = "application/json", examples(
+            ("plain" = (summary = "A queue", value = json!({
+                "lease_seconds": 30, "max_attempts": 5}))),
+            ("ordered" = (summary = "Keys in their order", value = json!({
+                "ordered": true, "on_blocked": "dead_letter_key"}))),
+            ("fair" = (summary = "Keys take turns", value = json!({"fair": true}))),
+        )),
+    ), description = "May be left out"),
     responses(
         (status = 200, description = "It was there and has these settings now", body = QueueView,
             headers(("ETag" = String, description = "For If-Match"))),
