@@ -93,7 +93,7 @@ impl Transaction {
         Ok(On::Within(connection))
     }
 
-    /// By whom, too.
+    /// The same, and the store that it is a transaction of.
     pub(super) fn on_store(&mut self) -> Result<(&Store, On<'_>), sqlx::Error> {
         let (connection, _) = self.taken.parts()?;
         Ok((&self.store, On::Within(connection)))

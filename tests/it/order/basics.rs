@@ -230,6 +230,13 @@ async fn whether_it_is_ordered_changes_only_while_it_is_empty() {
     app.patch("/v1/queues/q", json!({"ordered": true}))
         .await
         .expect_problem(409, "queue-not-empty");
+    // It rests.
+    nack(&app, "q", &leased, json!({"delay_seconds": 600})).await;
+    app.patch("/v1/queues/q", json!({"ordered": true}))
+        .await
+        .expect_problem(409, "queue-not-empty");
+    end_delays(&app.database).await;
+    let leased = app.receive_one("q").await;
     ack(&app, "q", &leased).await;
     let queue = app
         .patch("/v1/queues/q", json!({"ordered": true}))
