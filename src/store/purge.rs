@@ -26,9 +26,11 @@ impl Store {
     /// # Errors
     /// Any.
     pub async fn purge(&self, queue: &Queue) -> Result<i64, Error> {
-        let row = sqlx::query("SELECT last_value FROM postrider.message_ids")
-            .fetch_one(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT coalesce(pg_sequence_last_value('postrider.message_ids'::regclass), 0)",
+        )
+        .fetch_one(&self.pool)
+        .await?;
         let last: i64 = row.try_get(0)?;
         let mut removed = 0;
         let with_lines = [

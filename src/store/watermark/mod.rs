@@ -23,6 +23,13 @@
 //! 20,000 messages a second, claims walked a million dead entries and the rate
 //! fell to a third within the minute.
 //!
+//! A sequence is not a row: how far it has come is seen before it is on disk, and
+//! a crash of Postgres takes back what was drawn since the last flush of the log.
+//! A note of that would become a floor above what is drawn anew. So the statement
+//! that takes a note has a transaction id, and with that a COMMIT that is flushed,
+//! after all that the note saw. And another server (one that failed over to may
+//! have come less far) is known by when it was started: all is forgotten then.
+//!
 //! The look: ask for the first row that is alive (locked or not). All below it
 //! and below the note is gone. The same holds for the ids of tallies and, with
 //! times for positions, for the wake times in parked: a row's wake time is never
@@ -36,12 +43,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use super::{Error, Store, statements};
 use notes::Note;
 
 statements! {
+    TAKE_NOTE = "take_note";
     FLOORS = "floors";
     BELOW_FLOORS = "below_floors";
     DUE_FLOORS = "due_floors";
@@ -90,7 +99,7 @@ impl Watermark {
 }
 
 /// What the sweep found below the watermarks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Violations {
     /// Lanes with a ready message there.
     pub ready: i64,
@@ -117,6 +126,8 @@ struct State {
     claimed: usize,
     /// When all queues were last looked at.
     looked: Option<Instant>,
+    /// When the server was started that all this is known of.
+    server: Option<DateTime<Utc>>,
 }
 
 /// What is remembered of one queue.
@@ -211,6 +222,11 @@ impl Watermarks {
         }
     }
 
+    /// Forgets all floors: looks begin at the beginning again, which is always right.
+    fn forget(&self) {
+        self.state().forget();
+    }
+
     /// Forgets queues that nobody has claimed from for an hour: memory stays
     /// bounded, and a floor of zero is always right.
     fn forget_idle(&self) {
@@ -267,6 +283,27 @@ impl Watermarks {
 }
 
 impl State {
+    /// All floors, and what they would be raised by.
+    fn forget(&mut self) {
+        for lanes in self.queues.values_mut() {
+            lanes.positions = Default::default();
+            lanes.wakes = None;
+        }
+        self.tallies = Watermark::default();
+        self.notes.clear();
+        self.asked = None;
+        self.settled = 0;
+    }
+
+    /// What is known is known of this server, or is forgotten.
+    fn ask_of(&mut self, server: DateTime<Utc>) {
+        if self.server.is_some_and(|known| known != server) {
+            tracing::info!("another server, or the same started again: watermarks begin anew");
+            self.forget();
+        }
+        self.server = Some(server);
+    }
+
     fn wants_all(&self) -> bool {
         let every = if self.claimed > 0 {
             LOOK_EVERY
@@ -303,28 +340,21 @@ impl Store {
             all
         };
         let taken = Instant::now();
-        // The snapshot is older than what the sequences say in it: it is for
-        // the notes before.
-        let row = sqlx::query(
-            "SELECT
-                (SELECT last_value FROM postrider.message_ids),
-                (SELECT coalesce(pg_sequence_last_value(
-                    pg_get_serial_sequence('postrider.tallies', 'id')::regclass), 0)),
-                (SELECT min(id) FROM postrider.tallies WHERE id >= $1),
-                pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-                pg_snapshot_xmax(pg_current_snapshot())::text::bigint",
-        )
-        .bind(self.watermarks.tallies())
-        .fetch_one(&self.pool)
-        .await?;
+        // All rows, so that the COMMIT is known to have been flushed.
+        let rows = sqlx::query(TAKE_NOTE)
+            .bind(self.watermarks.tallies())
+            .fetch_all(&self.pool)
+            .await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        self.watermarks.state().ask_of(row.try_get("server")?);
         let note = Note {
             taken,
-            position: row.try_get(0)?,
-            tally: row.try_get(1)?,
+            position: row.try_get("position")?,
+            tally: row.try_get("tally")?,
             below_xid: None,
         };
-        let first_tally: Option<i64> = row.try_get(2)?;
-        let (mut xmin, xmax) = (row.try_get(3)?, row.try_get(4)?);
+        let first_tally: Option<i64> = row.try_get("first_tally")?;
+        let (mut xmin, xmax) = (row.try_get("xmin")?, row.try_get("xmax")?);
         if self.watermarks.state().is_held_up(xmin) {
             let without = sqlx::query(VISITORS).fetch_one(&self.pool).await?;
             xmin = xmin.max(without.try_get(0)?);
@@ -402,8 +432,9 @@ impl Store {
         Ok(())
     }
 
-    /// What lies below this gateway's watermarks. Must be nothing: such a
-    /// message would wait for another gateway or a restart.
+    /// What lies below this gateway's watermarks. Must be nothing: such a message
+    /// waits for another gateway, or for the watermarks to be forgotten, as they are
+    /// now if there is any.
     ///
     /// # Errors
     /// Any.
@@ -426,6 +457,10 @@ impl Store {
             .bind(seconds)
             .fetch_one(&self.pool)
             .await?;
-        Ok(Violations { ready, parked })
+        let found = Violations { ready, parked };
+        if found != Violations::default() {
+            self.watermarks.forget();
+        }
+        Ok(found)
     }
 }

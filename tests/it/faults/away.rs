@@ -21,7 +21,7 @@ async fn while_postgres_is_away_calls_are_503_and_work_again_when_it_is_back() {
     gateway.publish("work", json!({"body": 1})).await;
 
     let cut = Instant::now();
-    link.cut();
+    link.cut().await;
     eventually("it is noticed", async || {
         gateway.get("/readyz").await.status == 503
     })

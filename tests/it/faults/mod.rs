@@ -11,5 +11,6 @@ mod races;
 mod readonly;
 mod restarts;
 mod retried;
+mod set_back;
 mod signals;
 mod steps;

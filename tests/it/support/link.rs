@@ -39,14 +39,21 @@ impl Link {
 
     /// Postgres is away from now on: what was connected is reset, and nothing
     /// connects.
-    pub(crate) fn cut(&mut self) {
-        self.running = JoinSet::new();
+    pub(crate) async fn cut(&mut self) {
+        self.running.shutdown().await;
     }
 
     /// And back.
     pub(crate) async fn mend(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.running = pass_on(listener, self.postgres);
+    }
+
+    /// And another server is there, with a database of the same name.
+    pub(crate) async fn mend_to(&mut self, database: &Database) {
+        let url: reqwest::Url = database.url().parse().unwrap();
+        self.postgres.set_port(url.port().unwrap());
+        self.mend().await;
     }
 }
 

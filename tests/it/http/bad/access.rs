@@ -228,7 +228,7 @@ async fn keys_that_are_none_or_not_for_this_are_refused() {
     let (denied, hidden, absent) = denied(&consumer);
     for is_up in [true, false] {
         if !is_up {
-            guarded.link.cut();
+            guarded.link.cut().await;
             eventually("what was known of keys is too old", async || {
                 ask(&guarded.gateway, &denied[0]).await.status == 503
             })

@@ -192,7 +192,7 @@ impl Bench {
         let gateway = &self.gateway;
         let ready = gateway.get("/readyz").await;
         assert_eq!(ready.expect(StatusCode::OK)["status"], "ok");
-        self.link.cut();
+        self.link.cut().await;
         let cut = Instant::now();
         eventually("what was known of Postgres is forgotten", async || {
             // What was read just before is good for two seconds.

@@ -96,7 +96,7 @@ async fn a_key_that_cannot_be_looked_at_is_not_a_failed_login() {
         ..limited(&app.database, 5)
     };
     let gateway = Gateway::start(&config).await;
-    link.cut();
+    link.cut().await;
     eventually("it is noticed", async || {
         gateway.get("/readyz").await.status == 503
     })
