@@ -155,6 +155,9 @@ async fn a_slow_network_is_no_trouble() {
     troubled
         .chaos
         .weather(Weather::Slow(Duration::from_millis(200)));
+    // Until the pace is known, who waits may be sent away.
+    troubled.publishes_more(20).await;
+    troubled.load.statuses.lock().await.clear();
     troubled.publishes_more(50).await;
     troubled.tells(200).await;
     troubled.chaos.weather(Weather::Fair);
