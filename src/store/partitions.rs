@@ -195,9 +195,12 @@ impl Store {
     /// Any; [`Error::Unavailable`] if a lock was not to be had in time.
     pub async fn drop_partitions(&self) -> Result<usize, Error> {
         let rows = sqlx::query(
-            "SELECT lo, hi FROM postrider.message_partitions WHERE hi <= $1 ORDER BY lo",
+            "SELECT lo, hi FROM postrider.message_partitions
+             WHERE hi <= least($1, pg_sequence_last_value('postrider.message_ids'::regclass))
+             ORDER BY lo",
         )
-        // Every publish that drew an id of them has ended.
+        // Every publish that drew an id of them has ended; at this server, which may
+        // have been failed over to and not have come as far.
         .bind(self.watermarks.settled())
         .fetch_all(&self.pool)
         .await?;

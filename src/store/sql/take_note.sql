@@ -5,9 +5,10 @@
 -- before. The sequences are asked by a function, since what is read of them as of a
 -- table can be what they are in the middle of writing.
 --
--- With a transaction id the COMMIT of this statement is flushed, whatever the session
--- says of synchronous_commit: so is all log before it, and no crash takes the
--- sequences back behind what is noted. A standby is not waited for.
+-- What writes to the log is flushed when it commits, whatever the session says of
+-- synchronous_commit; and with it all log before it, so that no crash takes the
+-- sequences back behind what is noted. The message is for nobody. A standby is not
+-- waited for.
 --
 -- Index: tallies_pkey, the first from the floor.
 SELECT
@@ -19,4 +20,4 @@ SELECT
     pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax,
     pg_postmaster_start_time() AS server,
     set_config('synchronous_commit', 'local', true) AS commits,
-    pg_current_xact_id()::text AS xid
+    pg_logical_emit_message(true, 'postrider', '')::text AS flushed

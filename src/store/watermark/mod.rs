@@ -26,8 +26,8 @@
 //! A sequence is not a row: how far it has come is seen before it is on disk, and
 //! a crash of Postgres takes back what was drawn since the last flush of the log.
 //! A note of that would become a floor above what is drawn anew. So the statement
-//! that takes a note has a transaction id, and with that a COMMIT that is flushed,
-//! after all that the note saw. And another server (one that failed over to may
+//! that takes a note writes to the log, and its COMMIT flushes all that the note saw.
+//! (A transaction id is not enough: who wrote nothing commits without a flush.) And another server (one that failed over to may
 //! have come less far) is known by when it was started: all is forgotten then.
 //!
 //! The look: ask for the first row that is alive (locked or not). All below it
@@ -50,12 +50,12 @@ use super::{Error, Store, statements};
 use notes::Note;
 
 statements! {
-    TAKE_NOTE = "take_note";
     FLOORS = "floors";
     BELOW_FLOORS = "below_floors";
+    TAKE_NOTE = "take_note";
+    VISITORS = "visitors";
     DUE_FLOORS = "due_floors";
     BELOW_WAKES = "below_wakes";
-    VISITORS = "visitors";
 }
 
 /// Longer than any statement that draws a position can run: `statement_timeout`
@@ -295,15 +295,6 @@ impl State {
         self.settled = 0;
     }
 
-    /// What is known is known of this server, or is forgotten.
-    fn ask_of(&mut self, server: DateTime<Utc>) {
-        if self.server.is_some_and(|known| known != server) {
-            tracing::info!("another server, or the same started again: watermarks begin anew");
-            self.forget();
-        }
-        self.server = Some(server);
-    }
-
     fn wants_all(&self) -> bool {
         let every = if self.claimed > 0 {
             LOOK_EVERY
@@ -339,34 +330,7 @@ impl Store {
             }
             all
         };
-        let taken = Instant::now();
-        // All rows, so that the COMMIT is known to have been flushed.
-        let rows = sqlx::query(TAKE_NOTE)
-            .bind(self.watermarks.tallies())
-            .fetch_all(&self.pool)
-            .await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        self.watermarks.state().ask_of(row.try_get("server")?);
-        let note = Note {
-            taken,
-            position: row.try_get("position")?,
-            tally: row.try_get("tally")?,
-            below_xid: None,
-        };
-        let first_tally: Option<i64> = row.try_get("first_tally")?;
-        let (mut xmin, xmax) = (row.try_get("xmin")?, row.try_get("xmax")?);
-        if self.watermarks.state().is_held_up(xmin) {
-            let without = sqlx::query(VISITORS).fetch_one(&self.pool).await?;
-            xmin = xmin.max(without.try_get(0)?);
-        }
-        {
-            let mut state = self.watermarks.state();
-            if let Some(settled) = state.settle(note, xmin, xmax, settling) {
-                state.tallies.raise(first_tally, settled.tally);
-                state.settled = settled.position;
-            }
-        }
-
+        self.settle_notes(settling).await?;
         self.raise_positions(all).await?;
         if all {
             self.raise_wakes(settling).await?;

@@ -3,7 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::State;
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+
+use super::{State, TAKE_NOTE, VISITORS};
+use crate::store::{Error, Store};
 
 /// How long a note waits before it is asked whether that is for a visitor of the
 /// SQL door.
@@ -23,7 +27,49 @@ pub(super) struct Note {
     pub(super) below_xid: Option<i64>,
 }
 
+impl Store {
+    /// Takes a note, and raises what is settled by those before. At most two
+    /// statements.
+    pub(super) async fn settle_notes(&self, settling: Duration) -> Result<(), Error> {
+        let taken = Instant::now();
+        // All rows, so that the COMMIT is known to have been flushed.
+        let rows = sqlx::query(TAKE_NOTE)
+            .bind(self.watermarks.tallies())
+            .fetch_all(&self.pool)
+            .await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        self.watermarks.state().ask_of(row.try_get("server")?);
+        let note = Note {
+            taken,
+            position: row.try_get("position")?,
+            tally: row.try_get("tally")?,
+            below_xid: None,
+        };
+        let first_tally: Option<i64> = row.try_get("first_tally")?;
+        let (mut xmin, xmax) = (row.try_get("xmin")?, row.try_get("xmax")?);
+        if self.watermarks.state().is_held_up(xmin) {
+            let without = sqlx::query(VISITORS).fetch_one(&self.pool).await?;
+            xmin = xmin.max(without.try_get(0)?);
+        }
+        let mut state = self.watermarks.state();
+        if let Some(settled) = state.settle(note, xmin, xmax, settling) {
+            state.tallies.raise(first_tally, settled.tally);
+            state.settled = settled.position;
+        }
+        Ok(())
+    }
+}
+
 impl State {
+    /// What is known is known of this server, or is forgotten.
+    fn ask_of(&mut self, server: DateTime<Utc>) {
+        if self.server.is_some_and(|known| known != server) {
+            tracing::info!("another server, or the same started again: watermarks begin anew");
+            self.forget();
+        }
+        self.server = Some(server);
+    }
+
     /// Whether the oldest note has waited for long for a transaction that runs, and
     /// for whom was not asked just now.
     pub(super) fn is_held_up(&mut self, xmin: i64) -> bool {

@@ -24,6 +24,7 @@ async fn what_a_crash_takes_back_of_the_sequences_is_no_watermark() {
     execute(database, "ALTER SYSTEM SET wal_writer_delay = '10s'").await;
     execute(database, "SELECT pg_reload_conf()").await;
 
+    let mut witness = database.connect().await;
     let mut backend = database.connect().await;
     sqlx::raw_sql(
         "BEGIN;
@@ -41,6 +42,14 @@ async fn what_a_crash_takes_back_of_the_sequences_is_no_watermark() {
     store.raise_watermarks().await.unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 
+    eventually("Postgres ends all that run", async || {
+        sqlx::raw_sql("SELECT 1")
+            .execute(&mut witness)
+            .await
+            .is_err()
+    })
+    .await;
+
     // All who drew have ended: the next two looks settle what was noted.
     for _ in 0..2 {
         eventually("Postgres is back", async || {
@@ -54,8 +63,16 @@ async fn what_a_crash_takes_back_of_the_sequences_is_no_watermark() {
         answer.status == StatusCode::CREATED
     })
     .await;
-    let received = app.receive("work", json!({"wait_seconds": 20})).await;
-    assert_eq!(received[0]["body"], "anew");
+    // A connection that has died while it rested is noticed when it is used.
+    eventually("it comes", async || {
+        let answer = app.post("/v1/queues/work/receive", "{}").await;
+        answer.status == StatusCode::OK && answer.json()["messages"][0]["body"] == "anew"
+    })
+    .await;
+    eventually("all is counted", async || {
+        matches!(store.fold().await, Ok(false))
+    })
+    .await;
     app.assert_conserved(database, "work").await;
 }
 
