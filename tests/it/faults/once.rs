@@ -275,7 +275,7 @@ async fn a_gateway_that_hangs_in_the_middle_keeps_a_key_for_seconds_and_stores_n
     let mut first = JoinSet::new();
     first.spawn(publish(&hangs));
     database.until_stuck("-- keep_answers", 1).await;
-    hangs.signal(Signal::STOP);
+    hangs.hang();
     held.let_go().await;
     let refused = publish(&works).await.unwrap();
     assert_eq!(refused.status(), StatusCode::CONFLICT);

@@ -116,6 +116,22 @@ impl Process {
         kill_process(pid, signal).unwrap();
     }
 
+    /// SIGSTOP; and then none of its threads runs, which takes a moment: each has to
+    /// be on a processor once in order to stop.
+    pub(crate) fn hang(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.id());
+        let is_stopped = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        let started = std::time::Instant::now();
+        while !(std::fs::read_dir(&threads).unwrap().flatten()).all(is_stopped) {
+            assert!(started.elapsed() < Duration::from_secs(30), "it goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
