@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::store::{execute, number};
-use crate::support::{Answer, Begun, Database, Gateway, Held, Wire, begin, config, message};
+use crate::support::{Answer, Begun, Database, Gateway, Held, Wire, begin, begun, config, message};
 
 /// Lets nobody write to a table, until it is let go.
 async fn hold(database: &Database, table: &str) -> Held {
@@ -62,8 +62,7 @@ async fn publishing<'a>(
         queue: Arc::clone(queue),
         messages: Arc::new(messages),
     };
-    let begun = begin(gateway.app.broker().publish(request)).await;
-    begun.ok().unwrap()
+    begun(gateway.app.broker().publish(request)).await
 }
 
 /// Each caller's ids are those of its own messages, in its order.

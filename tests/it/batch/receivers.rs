@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::store::{execute, number, queue_id};
-use crate::support::{App, Begun, Database, Gateway, Held, Wire, begin, config, eventually};
+use crate::support::{App, Begun, Database, Gateway, Held, Wire, begin, begun, config, eventually};
 
 /// A gateway over a wire that counts.
 async fn start() -> (Database, Wire, Gateway) {
@@ -31,7 +31,7 @@ async fn in_line(gateway: &Gateway, queue: i64, max_messages: u32) -> Begun<'_, 
     };
     let wait = Wait::UpTo(Duration::from_mins(1));
     let receive = gateway.app.broker().receive(queue, wish, wait);
-    begin(receive).await.ok().unwrap()
+    begun(receive).await
 }
 
 async fn all_wait(gateway: &Gateway, queue: i64, count: usize) {

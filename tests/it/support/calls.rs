@@ -21,6 +21,16 @@ pub(crate) async fn begin<'a, T>(
     }
 }
 
+/// The same, for what may be done by then where this thread was held up.
+pub(crate) async fn begun<'a, T: Send + 'a>(
+    future: impl Future<Output = T> + Send + 'a,
+) -> Begun<'a, T> {
+    match begin(future).await {
+        Ok(begun) => begun,
+        Err(result) => Box::pin(std::future::ready(result)),
+    }
+}
+
 /// A message with nothing but a JSON body.
 pub(crate) fn message(body: impl std::fmt::Display) -> Message {
     let content = Content {

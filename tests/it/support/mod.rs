@@ -14,7 +14,7 @@ mod tls;
 mod wire;
 
 pub(crate) use app::{Answer, App, Deadline, Gateway, config, eventually, http_client};
-pub(crate) use calls::{Begun, begin, message};
+pub(crate) use calls::{Begun, begin, begun, message};
 pub(crate) use chaos::{Chaos, Weather};
 pub(crate) use collector::{Collector, Span};
 pub(crate) use link::Link;
