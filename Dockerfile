@@ -3,6 +3,10 @@
 # let docker-compose.yml start both. Needs BuildKit (the default since Docker 23).
 
 FROM rust:1-slim-bookworm AS build
+# jemalloc is built with it.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends make \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # The caches keep what was downloaded and compiled from one build to the next;

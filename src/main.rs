@@ -13,9 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long the last spans may take to be exported.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
-/// Faster than glibc's for the many small and short-lived pieces of a request.
+/// Faster than glibc's for the many small and short-lived pieces of a request. It
+/// keeps its lists apart from what they are lists of: a piece that nobody has written
+/// to takes no memory, such as the buffer for the answer of a receiver that waits. With
+/// mimalloc, which is as fast, 10,000 of them took 158 MiB instead of 133.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     refuse_huge_pages();
@@ -30,10 +33,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// mimalloc asks for transparent huge pages, which hold whole what a waiting
-/// receiver has touched a part of: 10,000 took 238 MB with them and 163 without.
-/// The private Postgres inherits it, which its manual recommends for its own
-/// memory too.
+/// Where the system gives transparent huge pages to all, they hold whole what a
+/// waiting receiver has touched a part of: under mimalloc, which asks for them, 10,000
+/// took 238 MB with them and 163 without. The private Postgres inherits it, which its
+/// manual recommends for its own memory too.
 fn refuse_huge_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
