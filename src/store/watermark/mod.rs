@@ -27,8 +27,9 @@
 //! a crash of Postgres takes back what was drawn since the last flush of the log.
 //! A note of that would become a floor above what is drawn anew. So the statement
 //! that takes a note writes to the log, and its COMMIT flushes all that the note saw.
-//! (A transaction id is not enough: who wrote nothing commits without a flush.) And another server (one that failed over to may
-//! have come less far) is known by when it was started: all is forgotten then.
+//! (A transaction id is not enough: who wrote nothing commits without a flush.) And
+//! another server, which may have come less far if it was failed over to, is known by
+//! when it was started: all is forgotten then.
 //!
 //! The look: ask for the first row that is alive (locked or not). All below it
 //! and below the note is gone. The same holds for the ids of tallies and, with
@@ -222,11 +223,6 @@ impl Watermarks {
         }
     }
 
-    /// Forgets all floors: looks begin at the beginning again, which is always right.
-    fn forget(&self) {
-        self.state().forget();
-    }
-
     /// Forgets queues that nobody has claimed from for an hour: memory stays
     /// bounded, and a floor of zero is always right.
     fn forget_idle(&self) {
@@ -283,7 +279,8 @@ impl Watermarks {
 }
 
 impl State {
-    /// All floors, and what they would be raised by.
+    /// All floors, and what they would be raised by: looks begin at the beginning
+    /// again, which is always right.
     fn forget(&mut self) {
         for lanes in self.queues.values_mut() {
             lanes.positions = Default::default();
@@ -423,7 +420,7 @@ impl Store {
             .await?;
         let found = Violations { ready, parked };
         if found != Violations::default() {
-            self.watermarks.forget();
+            self.watermarks.state().forget();
         }
         Ok(found)
     }

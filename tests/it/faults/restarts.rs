@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
 use super::load::{Load, make_queue, status_of};
-use crate::support::{Database, Folder, Postgres, Process, eventually, http_client, kill_postgres};
+use crate::support::{Database, Folder, Process, eventually, http_client, kill_postgres};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_gateway_under_load_loses_no_acknowledged_publish() {
@@ -75,8 +75,7 @@ async fn a_crash_of_postgres_under_load_heals_by_itself_with_503s_in_between() {
 /// Postgres then ends all its processes and recovers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_is_killed_under_load_is_no_loss() {
-    let folder = std::env::temp_dir().join(format!("postrider-killed-{}", std::process::id()));
-    let database = Database::on(Postgres::start(folder, None, None)).await;
+    let database = Database::alone("killed").await;
     let process = Process::start(&["--database-url", &database.url()]);
     make_queue(&process.url).await;
     let load = Arc::new(Load::default());

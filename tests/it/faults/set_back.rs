@@ -8,14 +8,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::store::execute;
-use crate::support::{App, Database, Gateway, Link, Postgres, config, eventually};
+use crate::support::{App, Database, Gateway, Link, config, eventually};
 
-/// Draws from both sequences, and is killed before any of it is on disk.
+/// Somebody draws from both sequences, and is killed before any of it is on disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_crash_takes_back_of_the_sequences_is_no_watermark() {
-    let name = format!("postrider-it-{}-set-back", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    let app = App::start_on(Database::on(Postgres::start(folder, None, None)).await).await;
+    let app = App::start_on(Database::alone("set-back").await).await;
     let (database, store) = (&app.database, app.app.store());
     app.queue("work", json!({})).await;
     // A lane that has a watermark.
@@ -80,11 +78,7 @@ async fn what_a_crash_takes_back_of_the_sequences_is_no_watermark() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_failed_over_to_is_looked_through_from_the_beginning() {
     let on_a_server = async |name: &str| {
-        let name = format!("postrider-it-{}-{name}", std::process::id());
-        let app = App::start_on(
-            Database::on(Postgres::start(std::env::temp_dir().join(name), None, None)).await,
-        )
-        .await;
+        let app = App::start_on(Database::alone(name).await).await;
         app.queue("work", json!({})).await;
         app
     };

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::storage::{health, told};
-use crate::support::{Database, Gateway, Postgres, config, eventually};
+use crate::support::{Database, Gateway, config, eventually};
 
 /// A name that has to be quoted could not be one of a slot.
 const SLOT: &str = "standby_of_old";
@@ -72,8 +72,7 @@ async fn held(gateway: &Gateway) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_whose_standby_is_gone_is_named_warned_of_and_told_of() {
     // On a server of its own: a slot keeps the rows of every database.
-    let folder = std::env::temp_dir().join(format!("postrider-slot-{}", std::process::id()));
-    let database = Database::on(Postgres::start(folder, None, None)).await;
+    let database = Database::alone("slot").await;
     let mut config = config(&database.url());
     config.snapshot_age_warning_seconds = 2;
     let gateway = Gateway::start(&config).await;

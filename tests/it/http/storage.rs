@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::store::execute;
-use crate::support::{App, Database, Gateway, Postgres, config, eventually};
+use crate::support::{App, Database, Gateway, config, eventually};
 
 /// By then every gateway has looked at the storage, which it does every ten
 /// seconds, and told what it found, for which it gathers a second.
@@ -145,9 +145,7 @@ async fn whoever_holds_a_snapshot_is_named_and_told_of_once_until_it_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prepared_transaction_that_nobody_ends_is_named() {
     // On a server of its own: others' streams wait for transactions of any database.
-    let folder = std::env::temp_dir().join(format!("postrider-prepared-{}", std::process::id()));
-    let database = Database::on(Postgres::start(folder, None, None)).await;
-    let app = App::start_on(database).await;
+    let app = App::start_on(Database::alone("prepared").await).await;
     app.queue("work", json!({})).await;
     let mut session = app.database.connect().await;
     let prepare = "BEGIN; DELETE FROM postrider.deleted_queues; SELECT pg_current_xact_id();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::queue::{BACKOFF, DEDUP_WINDOW, MESSAGE_TTL, Totals};
 use super::steps::Settings;
-use crate::support::{Answer, Database, Postgres, Process, eventually, http_client};
+use crate::support::{Answer, Database, Process, eventually, http_client};
 
 pub(super) struct World {
     pub(super) database: Database,
@@ -32,13 +32,8 @@ fn as_json(settings: &Settings) -> Value {
 impl World {
     pub(super) async fn start(sabotage: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let name = format!(
-            "postrider-model-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        let postgres = Postgres::start(std::env::temp_dir().join(name), None, None);
-        let database = Database::on(postgres).await;
+        let name = format!("model-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let database = Database::alone(&name).await;
         let mut world = Self {
             database,
             gateways: vec![None, None],

@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::execute;
-use crate::support::{App, Database, Postgres};
+use crate::support::{App, Database};
 
 async fn wal(database: &Database) -> i64 {
     super::number(
@@ -35,10 +35,7 @@ async fn cost(app: &App, mut round: impl AsyncFnMut()) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_subscriptions_cost_at_most_a_third_of_ten_publishes() {
-    let name = format!("postrider-it-{}-topic-wal", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    let postgres = Postgres::start(folder, None, None);
-    let app = App::start_on(Database::on(postgres).await).await;
+    let app = App::start_on(Database::alone("topic-wal").await).await;
     app.topic("shop", json!({})).await;
     for n in 0..10 {
         app.subscription("shop", &format!("s{n}"), json!({})).await;

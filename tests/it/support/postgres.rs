@@ -166,7 +166,13 @@ impl Database {
         Self::create(&unique_name(), "template0").await
     }
 
-    /// On a server of the test's own.
+    /// On a server of the test's own, which goes with it.
+    pub(crate) async fn alone(name: &str) -> Self {
+        let name = format!("postrider-it-{}-{name}", std::process::id());
+        Self::on(Postgres::start(std::env::temp_dir().join(name), None, None)).await
+    }
+
+    /// On a server that was started with settings of the test's own.
     pub(crate) async fn on(postgres: Postgres) -> Self {
         Self::create_on(Arc::new(postgres), "it", "template0").await
     }
