@@ -51,6 +51,9 @@
 //!    which never moves, and a narrow one in `ready`, or in `parked` if the
 //!    message has to wait. Postgres has committed and flushed when the producer
 //!    gets its 201.
+//!    Where receivers wait at this gateway and nothing is ready, it is leased to the
+//!    first of them by the same statement (`batch/receivers/handover.rs`): steps 2 and
+//!    3 are left out.
 //!    In an ordered queue, and if it is fair, a message with a key goes to the end
 //!    of its key's line in `lined_up` instead, until [`store::Store::next_turns`]
 //!    lets it out (`publish_lined.sql`, `next_turn.sql`).

@@ -36,10 +36,17 @@ impl After {
         self.turns.pass(turns).await;
     }
 
-    /// Wakes receivers for messages that were published to a queue, at once or at their
+    /// Wakes receivers for messages that were published to queues, at once or at their
     /// time.
-    pub(super) fn wake(&self, queue_id: i64, messages: &[Published]) {
-        if self.note(queue_id, messages) {
+    pub(super) fn wake<'a>(&self, published: impl IntoIterator<Item = (i64, &'a [Published])>) {
+        // Each queue is looked at once.
+        let mut ready = HashSet::new();
+        for (queue_id, messages) in published {
+            if self.note(queue_id, messages) {
+                ready.insert(queue_id);
+            }
+        }
+        for queue_id in ready {
             self.told.receivers.ready(queue_id);
         }
     }
@@ -47,7 +54,8 @@ impl After {
     /// Notes when messages of a queue will be ready; whether any is.
     fn note(&self, queue_id: i64, messages: &[Published]) -> bool {
         let mut any_ready = false;
-        for message in messages.iter().filter(|m| !m.duplicate && !m.lined_up) {
+        let is_here = |m: &&Published| !m.duplicate && !m.lined_up && m.leased_at.is_none();
+        for message in messages.iter().filter(is_here) {
             match u64::try_from(message.wakes_in_ms) {
                 Ok(ms) if ms > 0 => self.told.due.note(queue_id, Duration::from_millis(ms)),
                 _ => any_ready = true,
@@ -59,16 +67,10 @@ impl After {
     /// Messages were published in a transaction.
     pub(super) async fn arrived(&self, store: &Store, arrived: Arrived) {
         let mut turns = arrived.turns;
-        // Each queue is looked at once.
-        let mut ready = HashSet::new();
+        let queues = arrived.queues.iter();
+        self.wake(queues.map(|(publish, messages)| (publish.queue.id, &messages[..])));
         for (publish, messages) in &arrived.queues {
-            if self.note(publish.queue.id, messages) {
-                ready.insert(publish.queue.id);
-            }
             turns.extend(turns_of(publish, messages));
-        }
-        for queue_id in ready {
-            self.told.receivers.ready(queue_id);
         }
         self.fed(&arrived.fed);
         turns.extend(self.drop_overflow(store, arrived.bounds).await);
@@ -178,11 +180,28 @@ pub(super) fn publishes(
     Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<Publish>>| {
         let (store, after, tracker) = (store.clone(), after.clone(), tasks.clone());
         async move {
-            let (results, overflowed) = store.publish(&items).await?;
-            let turns = after.overflowed(&overflowed);
             if line_up {
+                let (results, bounds) = store.publish(&items, &HashMap::new()).await?;
+                let turns = after.drop_overflow(&store, vec![bounds]).await;
                 after.pass(turns).await;
-            } else if !turns.is_empty() {
+                return Ok(results);
+            }
+            let handovers = after.told.receivers.hand_over(&items);
+            let span = handovers.span();
+            let stored = store.publish(&items, handovers.by_message()).await;
+            if let Some(span) = span {
+                span.ran(stored.is_err());
+            }
+            let (results, bounds) = stored?;
+            handovers.deliver(&items, &results);
+            // Before the next statement of this writer, which must not hand over what
+            // is behind these.
+            let published = items.iter().zip(&results);
+            after.wake(published.filter_map(|(publish, result)| {
+                Some((publish.queue.id, &result.as_ref().ok()?[..]))
+            }));
+            let turns = after.drop_overflow(&store, vec![bounds]).await;
+            if !turns.is_empty() {
                 tracker.spawn(async move { after.pass(turns).await });
             }
             Ok(results)

@@ -201,18 +201,13 @@ impl Broker {
     /// Any; whether they were stored is then not known, unless
     /// [`Error::Overloaded`].
     pub async fn publish(&self, request: Publish) -> Result<PublishResult, Error> {
-        let queue_id = request.queue.id;
-        let result = if request.lines_up() {
-            let result = self.lined_publishes.call(request.clone()).await?;
-            if let Ok(published) = &result {
-                self.after.pass(request.turns(published)).await;
-            }
-            result
-        } else {
-            self.publishes.call(request).await?
-        };
-        if let Ok(messages) = &result {
-            self.after.wake(queue_id, messages);
+        if !request.lines_up() {
+            return self.publishes.call(request).await;
+        }
+        let result = self.lined_publishes.call(request.clone()).await?;
+        if let Ok(published) = &result {
+            self.after.pass(request.turns(published)).await;
+            self.after.wake([(request.queue.id, &published[..])]);
         }
         Ok(result)
     }
@@ -346,6 +341,13 @@ impl Broker {
     #[must_use]
     pub fn waiting(&self) -> HashMap<i64, usize> {
         self.receivers.waiting()
+    }
+
+    /// How many receivers of a queue wait here, while nobody looks for what is ready: the
+    /// next publish is handed over to these.
+    #[must_use]
+    pub fn at_rest(&self, queue_id: i64) -> usize {
+        self.receivers.at_rest(queue_id)
     }
 
     /// Sends those who wait away, for shutdown.

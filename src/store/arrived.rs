@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::publish::{Bounds, Publish, Published, Refusal};
+use super::publish::{Publish, Published, Refusal};
 use super::publish_topic::{Fed, PublishTopic, TopicRefusal};
+use super::room::Bounds;
 use super::transaction::Transaction;
 use super::{Error, Queue, SchemaOf, Store, Topology, Turn};
 use crate::domain::{self, Message, QueueName, Target};

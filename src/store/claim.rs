@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::publish::{Handover, Published};
 use super::{Envelope, Error, Store, statements};
-use crate::domain::{Lease, Seconds};
+use crate::domain::{Lease, Message, Seconds};
 
 statements! {
     CLAIM = "claim";
@@ -55,6 +56,30 @@ impl Claimed {
     #[must_use]
     pub fn total(&self) -> usize {
         self.deliveries.iter().map(Vec::len).sum()
+    }
+}
+
+impl Delivery {
+    /// Of a message that was stored with a lease; `None` if it was not.
+    #[must_use]
+    pub fn handed_over(
+        queue_id: i64,
+        message: &Message,
+        published: Published,
+        handover: Handover,
+    ) -> Option<Self> {
+        let leased_at = published.leased_at?;
+        Some(Self {
+            lease: Lease {
+                queue_id,
+                message_id: published.id,
+                token: handover.token,
+                attempt: 1,
+            },
+            priority: message.priority,
+            lease_expires_at: leased_at + handover.lease.to_duration(),
+            envelope: Envelope::published(message, leased_at),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::Error;
-use crate::domain::Headers;
+use crate::domain::{Headers, Message};
 
 /// What was published, and when.
 #[derive(Debug, Clone)]
@@ -55,6 +55,24 @@ impl Envelope {
             topic: row.try_get("topic")?,
             routing_key: row.try_get("routing_key")?,
         })
+    }
+
+    /// Of a message that was stored then by a publish to a queue.
+    pub(super) fn published(message: &Message, enqueued_at: DateTime<Utc>) -> Self {
+        Self {
+            enqueued_at,
+            body: message.content.body.to_vec(),
+            content_type: message.content.content_type.clone(),
+            headers: message.headers.clone(),
+            key: message.key.clone(),
+            correlation_id: message.correlation_id.clone(),
+            reply_to: message.reply_to.clone(),
+            traceparent: message.traceparent.clone(),
+            tracestate: message.tracestate.clone(),
+            schema_version: message.schema_version,
+            topic: None,
+            routing_key: None,
+        }
     }
 
     /// Whether the body is a JSON value.

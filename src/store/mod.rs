@@ -23,6 +23,9 @@
 //! delete, and a body is never rewritten: partitions whose messages are all
 //! settled are dropped whole ([`partitions`]).
 //!
+//! Where receivers wait at the gateway of a publish the first state of a message is
+//! leased: it is handed over ([`publish`]).
+//!
 //! A publish to a topic writes the body once too, and a narrow row for each
 //! queue that a matching subscription feeds ([`publish_topic`]); from then on
 //! the copies live apart. If the topic retains its messages, a row in `stream`
@@ -85,6 +88,7 @@ mod purge;
 mod queue_cache;
 mod queues;
 mod replies;
+mod room;
 mod runs;
 mod schedules;
 mod schemas;
@@ -126,12 +130,13 @@ pub use error::{Error, Logged};
 pub use gateways::{Announcements, Beat, Heard, News};
 pub use idempotency::{Effect, Kept, Once, Seen};
 pub use keys::{ApiKey, KeyRate, KeysVersion, NewApiKey, RevokedKey, StoredKey};
-pub use publish::{Bounds, Overflowed, Publish, PublishResult, Published, Refusal};
+pub use publish::{Handover, Publish, PublishResult, Published, Refusal};
 pub use publish_topic::{
     Fed, PublishTopic, PublishTopicResult, Routed, TopicPublished, TopicRefusal, TopicsFed,
 };
 pub use queues::{Put, Queue};
 pub use replies::{Answer, Answered, Reply, ReplyRead, ReplyTo};
+pub use room::{Bounds, Overflowed};
 pub use schedules::{Fired, Schedule, ScheduleFailure};
 pub use schemas::{NewSchema, NoSchema, SchemaOf, SchemaVersion};
 pub use settle::{Fate, Settle, Settled};
@@ -361,6 +366,7 @@ impl Store {
             backlog::STATEMENTS,
             publish::STATEMENTS,
             publish_topic::STATEMENTS,
+            room::STATEMENTS,
             stream::STATEMENTS,
             topology::STATEMENTS,
             topics::STATEMENTS,

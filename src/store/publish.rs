@@ -4,20 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use super::publish_columns::Columns;
+use super::room::{Bound, Bounds};
 use super::transaction::{On, Transaction};
-use super::{Error, Queue, Store, Turn, statements};
-use crate::domain::{Message, Overflow};
+use super::{Error, Queue, Store, statements};
+use crate::domain::{Message, Overflow, Seconds};
 
 statements! {
     PUBLISH = "publish";
     PUBLISH_DEDUP = "publish_dedup";
     PUBLISH_LINED = "publish_lined";
     PUBLISH_DUPLICATES = "publish_duplicates";
-    ROOM = "room";
-    OVERFLOW = "overflow";
 }
 
 /// One request: messages for one queue, stored all or none.
@@ -27,6 +27,26 @@ pub struct Publish {
     pub queue: Arc<Queue>,
     /// Checked against the queue's settings.
     pub messages: Arc<Vec<Message>>,
+}
+
+/// The lease with which a message is stored, for a receiver that waits: what
+/// [`Store::claim`] would give it next.
+#[derive(Debug, Clone, Copy)]
+pub struct Handover {
+    /// Not 0.
+    pub token: i64,
+    /// For how long.
+    pub lease: Seconds,
+}
+
+impl Publish {
+    /// Whether a message can be received as soon as it is stored, as far as its times
+    /// go.
+    #[must_use]
+    pub fn is_ready_at_once(&self, message: &Message) -> bool {
+        let delay = message.delay.unwrap_or(self.queue.settings.delay);
+        message.deliver_at.is_none() && delay == Seconds::ZERO
+    }
 }
 
 /// One message's result.
@@ -40,6 +60,8 @@ pub struct Published {
     pub wakes_in_ms: i64,
     /// It waits for its key's turn: [`Publish::turns`].
     pub lined_up: bool,
+    /// When it was stored and its lease began, if it was handed over.
+    pub leased_at: Option<DateTime<Utc>>,
 }
 
 /// Why a request was not stored.
@@ -54,45 +76,18 @@ pub enum Refusal {
     },
 }
 
-/// What a publish made a `drop_oldest` queue give up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overflowed {
-    /// The queue.
-    pub queue_id: i64,
-    /// Those that are dead letters now.
-    pub dead: Vec<i64>,
-    /// All of them, if its keys take turns.
-    pub dropped: Vec<i64>,
-}
-
-impl Overflowed {
-    /// The keys whose turn may have come.
-    pub fn turns(&self) -> impl Iterator<Item = Turn> {
-        self.dropped
-            .iter()
-            .map(|message_id| Turn::message(self.queue_id, *message_id))
-    }
-}
-
-/// Queues that drop what is over their bound, and the bound of each: to be looked
-/// at when a publish has committed.
-#[derive(Debug, Default)]
-pub struct Bounds(pub(super) HashMap<i64, Bound>);
-
-/// What a queue may hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bound {
-    pub(super) max_ready: u64,
-    /// Whether what is dropped may have had its key's turn.
-    pub(super) has_lines: bool,
-}
-
 /// One request's result.
 pub type PublishResult = Result<Vec<Published>, Refusal>;
 
 impl Store {
     /// Stores the messages of all requests in one statement. When it returns,
-    /// Postgres has committed and flushed.
+    /// Postgres has committed and flushed; what queues that drop their oldest are to
+    /// give up is seen to after that ([`Self::drop_overflow`]).
+    ///
+    /// Those that have a place in `handovers`, which counts the messages of all
+    /// requests, are stored as leased, if no message has a dedup id or lines up: those
+    /// may have to wait for others, and a lease counts from the statement's beginning.
+    /// They must be ready at once.
     ///
     /// Bounded queues cost a statement more: how full they are is asked before
     /// (`reject`) or acted on after (`drop_oldest`), so the bound can be
@@ -103,27 +98,31 @@ impl Store {
     pub async fn publish(
         &self,
         requests: &[Publish],
-    ) -> Result<(Vec<PublishResult>, Vec<Overflowed>), Error> {
-        let (results, bounds) = self.publish_on(&mut On::Alone(&self.hot), requests).await?;
-        let overflowed = self.drop_overflow(bounds).await;
-        Ok((results, overflowed))
+        handovers: &HashMap<usize, Handover>,
+    ) -> Result<(Vec<PublishResult>, Bounds), Error> {
+        let mut on = On::Alone(&self.hot);
+        self.publish_on(&mut on, requests, handovers).await
     }
 
     async fn publish_on(
         &self,
         on: &mut On<'_>,
         requests: &[Publish],
+        handovers: &HashMap<usize, Handover>,
     ) -> Result<(Vec<PublishResult>, Bounds), Error> {
         let full = self.full_queues(on, requests).await?;
         let mut columns = Columns::default();
+        let mut place = 0;
         for (request, full) in requests.iter().zip(&full) {
+            let first = place;
+            place += request.messages.len();
             if full.is_none() {
                 if request.lines_up() {
                     columns.line_up = true;
                     self.note_fair(request).await?;
                 }
-                for message in request.messages.iter() {
-                    columns.push(&request.queue, message);
+                for (message, place) in request.messages.iter().zip(first..) {
+                    columns.push(&request.queue, message, handovers.get(&place).copied());
                 }
             }
         }
@@ -179,6 +178,7 @@ impl Store {
         };
         let mut published = vec![None; columns.queue_id.len()];
         let mut unseen = Vec::new();
+        let handed_over = !columns.with_dedup() && !columns.token.is_empty();
         for row in rows {
             let place = place(row.try_get("ord")?);
             let id: Option<i64> = row.try_get("id")?;
@@ -190,7 +190,18 @@ impl Store {
                 duplicate: row.try_get("duplicate")?,
                 wakes_in_ms: row.try_get("wakes_in_ms")?,
                 lined_up: columns.line_up && row.try_get("lines_up")?,
+                leased_at: if handed_over {
+                    row.try_get("leased_at")?
+                } else {
+                    None
+                },
             });
+        }
+        if handed_over {
+            // Their leases are worth a look for the watermarks as those of a claim are.
+            let stored = published.iter().flatten();
+            let leased = stored.filter(|message| message.leased_at.is_some());
+            self.watermarks.claimed(leased.count());
         }
         if !unseen.is_empty() {
             self.look_up_duplicates(on, columns, &unseen, &mut published)
@@ -204,7 +215,7 @@ impl Store {
         on: &mut On<'_>,
         columns: &Columns<'_>,
     ) -> Result<Vec<sqlx::postgres::PgRow>, Error> {
-        let with_dedup = columns.line_up || columns.dedup_id.iter().any(Option::is_some);
+        let with_dedup = columns.with_dedup();
         let statement = match (columns.line_up, with_dedup) {
             (true, _) => PUBLISH_LINED,
             (false, true) => PUBLISH_DEDUP,
@@ -231,7 +242,10 @@ impl Store {
         if columns.line_up {
             query = query.bind(&columns.fair);
         }
-        let query = query.bind(&columns.schema_version);
+        query = query.bind(&columns.schema_version);
+        if !with_dedup {
+            query = query.bind(&columns.token).bind(&columns.lease_ms);
+        }
         let began = Instant::now();
         let rows = on.fetch_all(query).await?;
         self.metrics.publish.record(rows.len(), began);
@@ -268,105 +282,6 @@ impl Store {
         let known = duplicates(&mut on, &vec![of; ids.len()], &ids).await?;
         Ok(known.len() == ids.len())
     }
-
-    /// For each request, whether its queue has no room for it.
-    async fn full_queues(
-        &self,
-        on: &mut On<'_>,
-        requests: &[Publish],
-    ) -> Result<Vec<Option<Refusal>>, Error> {
-        let bound = |request: &Publish| {
-            let settings = &request.queue.settings;
-            settings
-                .max_ready
-                .filter(|_| settings.overflow == Overflow::Reject)
-        };
-        let ids: Vec<i64> = requests
-            .iter()
-            .filter(|r| bound(r).is_some())
-            .map(|r| r.queue.id)
-            .collect();
-        if ids.is_empty() {
-            return Ok(vec![None; requests.len()]);
-        }
-        let mut ready = self.ready_counts(on, &ids).await?;
-        Ok(requests
-            .iter()
-            .map(|request| {
-                let max_ready = bound(request)?;
-                let ready = ready.entry(request.queue.id).or_default();
-                let wanted = *ready + request.messages.len() as u64;
-                if wanted > max_ready {
-                    return Some(Refusal::Full { max_ready });
-                }
-                *ready = wanted;
-                None
-            })
-            .collect())
-    }
-
-    pub(super) async fn ready_counts(
-        &self,
-        on: &mut On<'_>,
-        ids: &[i64],
-    ) -> Result<HashMap<i64, u64>, Error> {
-        let query = sqlx::query(ROOM).bind(ids).bind(self.watermarks.tallies());
-        let rows = on.fetch_all(query).await?;
-        rows.iter()
-            .map(|row| {
-                let ready: i64 = row.try_get("ready")?;
-                Ok((row.try_get("queue_id")?, u64::try_from(ready).unwrap_or(0)))
-            })
-            .collect()
-    }
-
-    /// Gives up the oldest messages of `drop_oldest` queues that a publish has
-    /// made too full. If the gateway dies before, the next publish does it.
-    pub async fn drop_overflow(&self, Bounds(bounds): Bounds) -> Vec<Overflowed> {
-        let mut overflowed = Vec::new();
-        if !bounds.is_empty()
-            && let Err(error) = self.drop_excess(&bounds, &mut overflowed).await
-        {
-            // The messages are stored, which is what the answer promises.
-            tracing::warn!(%error, "a full queue keeps its oldest messages until the next publish");
-        }
-        overflowed
-    }
-
-    async fn drop_excess(
-        &self,
-        bounds: &HashMap<i64, Bound>,
-        overflowed: &mut Vec<Overflowed>,
-    ) -> Result<(), Error> {
-        let ids: Vec<i64> = bounds.keys().copied().collect();
-        for (queue_id, ready) in self.ready_counts(&mut On::Alone(&self.hot), &ids).await? {
-            let bound = bounds[&queue_id];
-            if ready > bound.max_ready {
-                let rows = sqlx::query(OVERFLOW)
-                    .bind(queue_id)
-                    .bind(i64::try_from(bound.max_ready).unwrap_or(i64::MAX))
-                    .bind(self.watermarks.tallies())
-                    .fetch_all(&self.hot)
-                    .await?;
-                let mut gone = Overflowed {
-                    queue_id,
-                    dead: Vec::new(),
-                    dropped: Vec::new(),
-                };
-                for row in rows {
-                    let message_id = row.try_get(0)?;
-                    if bound.has_lines {
-                        gone.dropped.push(message_id);
-                    }
-                    if row.try_get(1)? {
-                        gone.dead.push(message_id);
-                    }
-                }
-                overflowed.push(gone);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Which messages dedup ids of queues or topics belong to: the place of each
@@ -388,8 +303,7 @@ pub(super) async fn duplicates(
 }
 
 impl Transaction {
-    /// As [`Store::publish`]; what queues that drop their oldest are to give up is
-    /// seen to after the commit ([`Store::drop_overflow`]).
+    /// As [`Store::publish`].
     ///
     /// # Errors
     /// Any; the transaction has failed.
@@ -398,7 +312,7 @@ impl Transaction {
         requests: &[Publish],
     ) -> Result<(Vec<PublishResult>, Bounds), Error> {
         let (store, mut on) = self.on_store()?;
-        store.publish_on(&mut on, requests).await
+        store.publish_on(&mut on, requests, &HashMap::new()).await
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::Queue;
-use super::publish::push_rare;
+use super::publish::{Handover, push_rare};
 use crate::domain::Message;
 
 /// The messages turned into the statement's arrays.
@@ -29,10 +29,17 @@ pub(super) struct Columns<'a> {
     /// Whether any of them may have to wait for its key's turn.
     pub(super) line_up: bool,
     pub(super) schema_version: Vec<Option<i32>>,
+    pub(super) token: Vec<Option<i64>>,
+    pub(super) lease_ms: Vec<Option<i64>>,
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn push(&mut self, queue: &Queue, message: &'a Message) {
+    /// Whether the statement must know of dedup ids.
+    pub(super) fn with_dedup(&self) -> bool {
+        self.line_up || self.dedup_id.iter().any(Option::is_some)
+    }
+
+    pub(super) fn push(&mut self, queue: &Queue, message: &'a Message, handover: Option<Handover>) {
         let settings = &queue.settings;
         // An explicit time of delivery replaces the queue's delay.
         let delay = match (message.delay, message.deliver_at) {
@@ -61,11 +68,11 @@ impl<'a> Columns<'a> {
         self.reply_to.push(message.reply_to.as_deref());
         self.traceparent.push(message.traceparent.as_deref());
         self.tracestate.push(message.tracestate.as_deref());
-        push_rare(&mut self.fair, self.queue_id.len(), message.fair);
-        push_rare(
-            &mut self.schema_version,
-            self.queue_id.len(),
-            message.schema_version,
-        );
+        let rows = self.queue_id.len();
+        push_rare(&mut self.fair, rows, message.fair);
+        push_rare(&mut self.schema_version, rows, message.schema_version);
+        push_rare(&mut self.token, rows, handover.map(|to| to.token));
+        let lease_ms = handover.map(|to| to.lease.as_millis());
+        push_rare(&mut self.lease_ms, rows, lease_ms);
     }
 }

@@ -8,8 +8,9 @@ use std::time::Instant;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::{Bounds, Overflowed, duplicates, place, sparse};
+use super::publish::{duplicates, place, sparse};
 use super::publish_topic_columns::Columns;
+use super::room::{Bounds, Overflowed};
 use super::topology::{Binding, Route};
 use super::transaction::{On, Transaction};
 use super::{Error, Store, Topology, Turn, statements};

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::publish::Bound;
 use super::publish_topic::Routed;
+use super::room::Bound;
 use super::subscriptions::filter;
 use super::topics::{Topic, name, topic};
 use super::{Error, Store, statements};

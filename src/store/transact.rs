@@ -17,8 +17,9 @@
 //! again.
 
 use super::claims::{ClaimCompleted, complete};
-use super::publish::{Bounds, Publish, Published, Refusal};
+use super::publish::{Publish, Published, Refusal};
 use super::publish_topic::{Fed, PublishTopic, TopicPublished, TopicRefusal};
+use super::room::Bounds;
 use super::settle::{Fate, Settle, Settled};
 use super::transaction::Transaction;
 use super::{Error, Turn};

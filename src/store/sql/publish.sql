@@ -1,6 +1,11 @@
 -- publish: (nothing) -> ready | parked, one statement for all requests that
 -- were waiting. A message is stored once in messages (insert-only) and gets
--- one narrow row in ready, or in parked if it has to wait.
+-- one narrow row in ready, or in parked if it has to wait or is handed over.
+--
+-- $16, $17: the token and the duration of the lease with which a message is handed
+-- over to a receiver that waits at this gateway (batch/receivers/handover.rs): what a claim
+-- would do next, without its flush. Null for all others; only messages that are not
+-- delayed have them.
 --
 -- Index: queues_pkey once a distinct queue. Locks: none.
 --
@@ -17,15 +22,17 @@ WITH input AS MATERIALIZED (
     SELECT
         nextval('postrider.message_ids') AS id,
         i.*,
-        greatest(now(), now() + i.delay_ms * interval '1 ms', i.deliver_at) AS wake_at
+        greatest(now(), now() + i.delay_ms * interval '1 ms', i.deliver_at) AS wake_at,
+        CASE WHEN token IS NOT NULL THEN now() END AS leased_at
     FROM unnest(
         $1::bigint[], $2::bytea[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[],
         $7::bigint[], $8::timestamptz[], $9::bigint[], $10::boolean[], $11::text[], $12::text[],
-        $13::text[], $14::text[], $15::integer[]
+        $13::text[], $14::text[], $15::integer[], $16::bigint[], $17::bigint[]
     ) WITH ORDINALITY AS i (
         queue_id, body, content_type, headers, key, priority,
         delay_ms, deliver_at, ttl_ms, own_ttl,
-        correlation_id, reply_to, traceparent, tracestate, schema_version, ord)
+        correlation_id, reply_to, traceparent, tracestate, schema_version, token, lease_ms,
+        ord)
     WHERE (SELECT pg_current_xact_id()) IS NOT NULL
       AND i.queue_id = ANY(ARRAY(SELECT id FROM postrider.queues WHERE id = ANY($1) AND NOT ordered))
 ),
@@ -43,27 +50,32 @@ made_ready AS (
         (queue_id, priority, position, message_id, expires_at, own_ttl)
     SELECT queue_id, priority, id, id, wake_at + ttl_ms * interval '1 ms', own_ttl
     FROM input
-    WHERE wake_at <= now()
+    WHERE wake_at <= now() AND token IS NULL
 ),
 made_parked AS (
     INSERT INTO postrider.parked
-        (queue_id, message_id, wake_at, expires_at, priority, own_ttl)
-    SELECT queue_id, id, wake_at, wake_at + ttl_ms * interval '1 ms', priority, own_ttl
+        (queue_id, message_id, wake_at, token, leased_at, expires_at, attempts, priority, own_ttl)
+    SELECT
+        queue_id, id, coalesce(now() + lease_ms * interval '1 ms', wake_at), coalesce(token, 0),
+        leased_at, wake_at + ttl_ms * interval '1 ms', num_nonnulls(token), priority, own_ttl
     FROM input
-    WHERE wake_at > now()
+    WHERE wake_at > now() OR token IS NOT NULL
 ),
 counted AS (
-    INSERT INTO postrider.tallies (queue_id, ready, delayed, published)
+    INSERT INTO postrider.tallies (queue_id, ready, leased, delayed, published, delivered)
     SELECT
         queue_id,
-        count(*) FILTER (WHERE wake_at <= now()),
+        count(*) FILTER (WHERE wake_at <= now() AND token IS NULL),
+        count(token),
         count(*) FILTER (WHERE wake_at > now()),
-        count(*)
+        count(*),
+        count(token)
     FROM input
     GROUP BY queue_id
 )
 SELECT
     ord, id, false AS duplicate,
-    (extract(epoch FROM wake_at - now()) * 1000)::bigint AS wakes_in_ms
+    (extract(epoch FROM wake_at - now()) * 1000)::bigint AS wakes_in_ms,
+    leased_at
 FROM input
 ORDER BY ord

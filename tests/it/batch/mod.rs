@@ -1,6 +1,7 @@
 //! Group commit and the receivers that wait.
 
 mod batcher;
+mod handover;
 mod idle;
 mod publishes;
 mod receivers;

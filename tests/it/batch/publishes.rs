@@ -47,13 +47,13 @@ impl Tapped {
     }
 }
 
-async fn queue(gateway: &Gateway, name: &str) -> Arc<Queue> {
+pub(super) async fn queue(gateway: &Gateway, name: &str) -> Arc<Queue> {
     let name = QueueName::parse(name, "").unwrap();
     gateway.app.store().queue(&name).await.unwrap().unwrap()
 }
 
 /// A publish that waits for its batch.
-async fn publishing<'a>(
+pub(super) async fn publishing<'a>(
     gateway: &'a Gateway,
     queue: &Arc<Queue>,
     messages: Vec<Message>,

@@ -14,17 +14,21 @@ use crate::store::{execute, number, queue_id};
 use crate::support::{App, Begun, Database, Gateway, Held, Wire, begin, begun, config, eventually};
 
 /// A gateway over a wire that counts.
-async fn start() -> (Database, Wire, Gateway) {
+pub(super) async fn start() -> (Database, Wire, Gateway) {
     let database = Database::migrated().await;
     let wire = Wire::tap(&database).await;
     let gateway = Gateway::start(&config(wire.url())).await;
     (database, wire, gateway)
 }
 
-type Received = Result<batch::Received, Error>;
+pub(super) type Received = Result<batch::Received, Error>;
 
 /// A receiver at the end of the line.
-async fn in_line(gateway: &Gateway, queue: i64, max_messages: u32) -> Begun<'_, Received> {
+pub(super) async fn in_line(
+    gateway: &Gateway,
+    queue: i64,
+    max_messages: u32,
+) -> Begun<'_, Received> {
     let wish = Receiver {
         max_messages,
         lease: Seconds::new(600),
@@ -53,7 +57,7 @@ async fn publish(gateway: &Gateway, queue: &str, bodies: std::ops::Range<usize>)
         .expect(StatusCode::CREATED);
 }
 
-fn bodies(received: Received) -> Vec<usize> {
+pub(super) fn bodies(received: Received) -> Vec<usize> {
     let body = |delivery: Delivery| {
         let body = std::str::from_utf8(&delivery.envelope.body).unwrap();
         body.parse().unwrap()
@@ -102,7 +106,8 @@ async fn one_claim_serves_all_who_wait_and_wakes_no_more_than_there_are_messages
     // All who came asked once; nobody is in the middle of it.
     let before = wire.count("claim");
     assert!(before <= 60, "{before} claims for 60 who came");
-    publish(&gateway, "work", 0..25).await;
+    let other = Gateway::start(&config(&database.url())).await;
+    publish(&other, "work", 0..25).await;
     for (body, receiver) in line.drain(..25).enumerate() {
         assert_eq!(bodies(receiver.await), [body]);
     }
@@ -214,6 +219,7 @@ async fn a_busy_queue_does_not_starve_a_quiet_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_a_claim_fails_those_it_was_for_hear_it_and_the_others_are_served() {
     let app = App::start().await;
+    let other = app.another().await;
     app.queue("work", json!({})).await;
     let queue = queue_id(&app.database, "work").await;
     execute(
@@ -226,7 +232,8 @@ async fn when_a_claim_fails_those_it_was_for_hear_it_and_the_others_are_served()
         line.push(in_line(&app, queue, 1).await);
     }
     all_wait(&app, queue, 3).await;
-    publish(&app, "work", 0..1).await;
+    // There nobody waits whom it could be handed over to.
+    publish(&other, "work", 0..1).await;
     for receiver in line {
         let failed = receiver.await;
         assert!(matches!(failed, Err(Error::Inconsistent(_))), "{failed:?}");

@@ -1,5 +1,6 @@
 //! Partitions of messages: made ahead, dropped when nothing points into them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -294,7 +295,10 @@ async fn publishing_past_the_last_partition_makes_the_next() {
         messages: Arc::new(vec![message(1); 1000]),
     };
     for _ in 0..15 {
-        let (results, _) = store.publish(std::slice::from_ref(&batch)).await.unwrap();
+        let (results, _) = store
+            .publish(std::slice::from_ref(&batch), &HashMap::new())
+            .await
+            .unwrap();
         assert_eq!(results[0].as_ref().unwrap().len(), 1000);
     }
     let wish = Receiver {

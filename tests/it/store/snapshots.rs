@@ -1,6 +1,7 @@
 //! Somebody holds a snapshot for an hour: nothing can be vacuumed, dead rows
 //! pile up in front of the live ones, and it must cost nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ async fn publish(store: &Store, queue: &Arc<Queue>, count: usize) {
         queue: Arc::clone(queue),
         messages: Arc::new(messages.collect()),
     };
-    let (results, _) = store.publish(&[batch]).await.unwrap();
+    let (results, _) = store.publish(&[batch], &HashMap::new()).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap().len(), count);
 }
 

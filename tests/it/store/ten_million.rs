@@ -1,6 +1,7 @@
 //! Ten million messages ready and ten million parked, filled in less time than
 //! statistics take to notice.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ async fn live_through(store: &Store) {
         queue: Arc::clone(&queue),
         messages: Arc::new(vec![message(1); 1000]),
     };
-    let (results, _) = store.publish(&[batch]).await.unwrap();
+    let (results, _) = store.publish(&[batch], &HashMap::new()).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap().len(), 1000);
     assert_eq!(store.with_ready(&[queue.id]).await.unwrap(), [queue.id]);
     let wish = Receiver {

@@ -6,16 +6,24 @@
 //! order, until the line or the messages run out. A receiver stands in line
 //! before the database is asked, so what becomes ready in between is not missed.
 //!
+//! A publish through this gateway to a queue in which nothing is ready leases its
+//! messages to those who wait, without a claim ([`handover`]).
+//!
 //! A lease that was given to a receiver that has gone is released at once, and
 //! does not count as an attempt.
 
-use std::collections::{HashMap, VecDeque};
+mod handover;
+mod line;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+
+use line::{Grant, Line, Lines, Waiter};
 
 use super::due::DueSchedule;
 use super::hints::Hints;
@@ -67,58 +75,6 @@ pub(super) struct Inner {
     lines: Mutex<Lines>,
     rounds: Mutex<HashMap<i64, fair::Round>>,
     passing: fair::Passing,
-}
-
-#[derive(Debug, Default)]
-struct Lines {
-    by_queue: HashMap<i64, Line>,
-    closed: bool,
-}
-
-/// One queue's line.
-#[derive(Debug, Default)]
-struct Line {
-    waiting: VecDeque<Waiter>,
-    /// A task is claiming for this line; since when it has been waiting for the
-    /// database.
-    claiming: Option<Instant>,
-    /// Something became ready, or somebody came, since that task last asked.
-    again: bool,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    wish: Receiver,
-    asking: Option<Box<Asking>>,
-    patient: bool,
-    /// Since when it is known that there is nothing for it.
-    idle_since: Option<Instant>,
-    reply: oneshot::Sender<Result<Grant, Error>>,
-}
-
-/// Leases on their way to a receiver; released if they do not get there.
-#[derive(Debug)]
-struct Grant {
-    received: Received,
-    inner: Arc<Inner>,
-}
-
-impl Grant {
-    fn accept(mut self) -> Received {
-        std::mem::take(&mut self.received)
-    }
-}
-
-impl Drop for Grant {
-    fn drop(&mut self) {
-        let leases: Vec<Lease> = self.received.deliveries.iter().map(|d| d.lease).collect();
-        if let Some(first) = leases.first() {
-            let (inner, queue_id) = (Arc::clone(&self.inner), first.queue_id);
-            self.inner
-                .tracker
-                .spawn(async move { inner.release(queue_id, leases).await });
-        }
-    }
 }
 
 impl Receivers {
@@ -207,10 +163,8 @@ impl Receivers {
             .by_queue
             .iter()
             .map(|(id, line)| {
-                (
-                    *id,
-                    line.waiting.iter().filter(|w| !w.reply.is_closed()).count(),
-                )
+                let in_line = line.waiting.iter().filter(|w| !w.reply.is_closed());
+                (*id, in_line.count() + line.out)
             })
             .filter(|(_, count)| *count > 0)
             .collect()
@@ -253,6 +207,10 @@ impl Inner {
         &self.passing
     }
 
+    fn anybody_waits(&self) -> bool {
+        !self.lock().by_queue.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,6 +232,7 @@ impl Inner {
 
     pub(super) fn kick(this: &Arc<Self>, queue_id: i64) {
         if let Some(line) = this.lock().by_queue.get_mut(&queue_id) {
+            line.missed |= line.out > 0;
             Self::start_claiming(this, queue_id, line);
         }
     }
@@ -348,9 +307,7 @@ impl Inner {
             return Some(front);
         }
         line.claiming = None;
-        if line.waiting.is_empty() {
-            lines.by_queue.remove(&queue_id);
-        }
+        lines.remove_if_empty(queue_id);
         None
     }
 
