@@ -13,6 +13,7 @@ use crate::clients::{Received, ack_request, body, consumer, fill_with};
 use crate::gateway::Gateway;
 use crate::http::{Connection, post, put};
 use crate::load::{self, Rate};
+use crate::pace::{Due, pace};
 use crate::report::{Line, Target};
 
 const QUEUE: &str = "keys";
@@ -192,6 +193,19 @@ async fn fill_keys(
     Ok(())
 }
 
+async fn publish(address: String, number: usize, mut due: Due) -> anyhow::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    let path = format!("/v1/queues/{QUEUE}/messages");
+    while let Some(due) = due.recv().await {
+        let json = format!(
+            "{{\"key\":\"other-{number}\",\"body\":\"{}\"}}",
+            due.as_micros()
+        );
+        connection.expect(&post(&path, &json)).await?;
+    }
+    Ok(())
+}
+
 /// Publishers of other keys, consumers, and maybe a flood.
 struct Run {
     started: Instant,
@@ -215,9 +229,10 @@ impl Run {
     async fn measure(self: Rc<Self>, gateway: &Gateway) -> anyhow::Result<Histogram<u64>> {
         let local = LocalSet::new();
         let mut tasks = Vec::new();
-        for number in 0..OTHERS {
-            let (address, run) = (gateway.address.clone(), Rc::clone(&self));
-            tasks.push(local.spawn_local(run.publish(address, number)));
+        let all_due = pace(OTHERS, OTHERS * RATE, self.started, self.end);
+        for (number, due) in all_due.into_iter().enumerate() {
+            let address = gateway.address.clone();
+            tasks.push(local.spawn_local(publish(address, number, due)));
         }
         if self.flood {
             let (address, run) = (gateway.address.clone(), Rc::clone(&self));
@@ -238,22 +253,6 @@ impl Run {
         let latency = self.latency.borrow().clone();
         ensure!(!latency.is_empty(), "nothing was received");
         Ok(latency)
-    }
-
-    async fn publish(self: Rc<Self>, address: String, number: u32) -> anyhow::Result<()> {
-        let mut connection = Connection::open(&address).await?;
-        let path = format!("/v1/queues/{QUEUE}/messages");
-        let mut due = Duration::from_secs(1) * number / (OTHERS * RATE);
-        while due < self.end {
-            tokio::time::sleep_until((self.started + due).into()).await;
-            let json = format!(
-                "{{\"key\":\"other-{number}\",\"body\":\"{}\"}}",
-                due.as_micros()
-            );
-            connection.expect(&post(&path, &json)).await?;
-            due += Duration::from_secs(1) / RATE;
-        }
-        Ok(())
     }
 
     /// In batches: a tenth of a second's at a time.

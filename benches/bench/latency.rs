@@ -12,6 +12,7 @@ use crate::clients::{Received, ack_request};
 use crate::gateway::Gateway;
 use crate::http::{Connection, post};
 use crate::load::as_f64;
+use crate::pace::{Due, pace};
 use crate::report::{Line, Target};
 
 /// Consumers that wait for messages.
@@ -81,9 +82,8 @@ async fn measure(
     });
     let local = LocalSet::new();
     let mut tasks = Vec::new();
-    for number in 0..PUBLISHERS {
-        let (address, run) = (gateway.address.clone(), Rc::clone(&run));
-        tasks.push(local.spawn_local(publish(address, QUEUE, rate, number, run)));
+    for due in pace(PUBLISHERS, rate, run.started, run.end) {
+        tasks.push(local.spawn_local(publish(gateway.address.clone(), QUEUE, due)));
     }
     for _ in 0..CONSUMERS {
         let (address, run) = (gateway.address.clone(), Rc::clone(&run));
@@ -107,23 +107,14 @@ async fn measure(
     })
 }
 
-async fn publish(
-    address: String,
-    queue: &'static str,
-    rate: u32,
-    number: u32,
-    run: Rc<Run>,
-) -> anyhow::Result<()> {
+async fn publish(address: String, queue: &'static str, mut due: Due) -> anyhow::Result<()> {
     let mut connection = Connection::open(&address).await?;
     let path = format!("/v1/queues/{queue}/messages");
     let padding = "x".repeat(1000);
-    let mut due = Duration::from_secs(1) * number / rate;
-    while due < run.end {
-        tokio::time::sleep_until((run.started + due).into()).await;
+    while let Some(due) = due.recv().await {
         // 1 KiB: twenty digits, a colon and the padding, quoted.
         let json = format!("{{\"body\":\"{:020}:{padding}\"}}", due.as_micros());
         connection.expect(&post(&path, &json)).await?;
-        due += Duration::from_secs(1) * PUBLISHERS / rate;
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ mod lines;
 mod load;
 mod machine;
 mod overload;
+mod pace;
 mod peers;
 mod pushes;
 mod receivers;

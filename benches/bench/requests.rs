@@ -16,6 +16,7 @@ use crate::http::{Connection, post, post_preferring};
 use crate::idle::raise_open_files;
 use crate::load::as_f64;
 use crate::machine::memory_mib;
+use crate::pace::pace;
 use crate::report::{Line, Target};
 
 const QUEUE: &str = "requests";
@@ -103,23 +104,20 @@ async fn round_trips(
     )?));
     let local = LocalSet::new();
     let mut tasks = Vec::new();
-    for number in 0..CLIENTS {
+    for mut due in pace(CLIENTS, RATE, started, end) {
         let (address, latency) = (gateway.address.clone(), Rc::clone(&latency));
         tasks.push(local.spawn_local(async move {
             let mut connection = Connection::open(&address).await?;
             let message = format!("{{\"body\":\"{}\"}}", "x".repeat(1022));
             let path = format!("/v1/queues/{QUEUE}/requests");
             let request = post_preferring("wait=10", &path, &message);
-            let mut due = Duration::from_secs(1) * number / RATE;
-            while due < end {
-                tokio::time::sleep_until((started + due).into()).await;
+            while let Some(due) = due.recv().await {
                 connection.expect(&request).await?;
                 if due >= warm_up {
                     let micros = started.elapsed().saturating_sub(due).as_micros();
                     let micros = u64::try_from(micros)?;
                     latency.borrow_mut().saturating_record(micros);
                 }
-                due += Duration::from_secs(1) * CLIENTS / RATE;
             }
             anyhow::Ok(())
         }));
