@@ -1,8 +1,8 @@
 //! What keeps the tables small and the counts right.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +14,13 @@ use crate::store::{DeadFilter, Error, Redrive, Violations};
 
 /// Dead rows of the narrow tables that are worth a vacuum: a few megabytes.
 const DEAD_ROWS: i64 = 50_000;
+
+/// A vacuum in vain is followed by so many times its own time without one: it takes
+/// at most a fiftieth of a core.
+const IN_VAIN: u32 = 50;
+
+/// But not by more than this: what it could not free may be free by then.
+const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// How often the watermarks are looked at whether they should rise; that costs
 /// no statement.
@@ -51,7 +58,11 @@ pub(super) fn start(
     run(30, "prune", |broker| Box::pin(prune(broker)));
     run_each(RAISE, "raise", |broker| Box::pin(raise(broker)));
     run(60, "sweep", |broker| Box::pin(sweep(broker)));
-    run(3, "vacuum", |broker| Box::pin(vacuum(broker)));
+    let (vacuuming, resting) = (Arc::clone(broker), Arc::<Resting>::default());
+    let every_three = Duration::from_secs(3);
+    tracker.spawn(every(every_three, "vacuum", stop.clone(), move || {
+        vacuum(Arc::clone(&vacuuming), Arc::clone(&resting))
+    }));
 }
 
 type BoxedWork = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -141,11 +152,54 @@ async fn sweep(broker: Arc<Broker>) -> Result<(), Error> {
     Ok(())
 }
 
-async fn vacuum(broker: Arc<Broker>) -> Result<(), Error> {
-    let dead_rows = broker.store().hot_dead_rows().await?;
+/// Until when dead rows are left alone, since the last vacuum could not free them.
+type Resting = Mutex<Option<Instant>>;
+
+async fn vacuum(broker: Arc<Broker>, resting: Arc<Resting>) -> Result<(), Error> {
+    let store = broker.store();
+    let found = store.hot_dead_rows().await?;
+    let rests = is_ahead(&resting);
     // Asked last: what was asked is forgotten.
-    if broker.store().was_full() || dead_rows > DEAD_ROWS {
-        broker.store().vacuum_hot_tables().await?;
+    if store.was_full() || (found > DEAD_ROWS && !rests) {
+        let began = Instant::now();
+        if store.vacuum_hot_tables().await? {
+            let took = began.elapsed();
+            let rest = rest_after(found, store.hot_dead_rows().await?, took);
+            *lock(&resting) = rest.map(|rest| Instant::now() + rest);
+        }
     }
     Ok(())
+}
+
+fn lock(resting: &Resting) -> MutexGuard<'_, Option<Instant>> {
+    resting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_ahead(resting: &Resting) -> bool {
+    lock(resting).is_some_and(|until| until > Instant::now())
+}
+
+/// How long to wait after a vacuum that found so many dead rows and left so many. What
+/// it could not free somebody's snapshot holds, and each one walks over all of that:
+/// under a snapshot that had been held for a minute at full speed each took 0.4 s.
+fn rest_after(found: i64, left: i64, took: Duration) -> Option<Duration> {
+    (left > found / 2).then(|| (took * IN_VAIN).min(LONGEST_REST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_vacuum_could_not_free_is_left_alone_for_a_while() {
+        let took = Duration::from_millis(400);
+        assert_eq!(rest_after(1_000_000, 990_000, took), Some(took * 50));
+        // It freed what there was; some is dead since.
+        assert_eq!(rest_after(1_000_000, 20_000, took), None);
+        let took = Duration::from_secs(20);
+        assert_eq!(
+            rest_after(1_000_000, 990_000, took),
+            Some(Duration::from_mins(1))
+        );
+    }
 }
