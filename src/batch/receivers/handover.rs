@@ -11,20 +11,21 @@
 //! and whatever this gateway is told of starts a claim; so where somebody waits and
 //! nobody claims, there was nothing to be told of since the last claim found too little.
 //! What becomes ready while receivers are out of the line is told to those who still
-//! wait; and if any are put back, they look again.
+//! wait; and those who are put back then look again.
 //!
 //! Left to claims are messages with a dedup id and those of queues whose keys take
 //! turns, which are stored by statements that may have to wait for others, and queues
 //! that bound their leases, for which that has to be looked at.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::line::{Grant, Waiter};
-use super::{Inner, Received, Receivers};
+use super::line::{Line, Waiter};
+use super::{Inner, Receivers};
 use crate::domain::Message;
 use crate::spans::Span;
 use crate::store::{Delivery, Handover, Publish, PublishResult};
@@ -42,7 +43,8 @@ pub(in crate::batch) struct Handovers {
 #[derive(Debug)]
 struct Taken {
     queue_id: i64,
-    waiter: Waiter,
+    /// Until it is served.
+    waiter: Option<Waiter>,
     handover: Handover,
     messages: Vec<Place>,
 }
@@ -54,6 +56,7 @@ struct Place {
     message: usize,
     /// Among the messages of all requests.
     of_all: usize,
+    priority: i16,
 }
 
 impl Receivers {
@@ -80,46 +83,37 @@ impl Receivers {
         let lines = self.0.lock();
         let line = lines.by_queue.get(&queue_id);
         let line = line.filter(|line| line.claiming.is_none());
-        line.map_or(0, |line| {
-            let waiting = line.waiting.iter();
-            waiting.filter(|waiter| !waiter.reply.is_closed()).count()
-        })
+        line.map_or(0, Line::count)
     }
 }
 
 /// The messages of each queue that may be handed over, in the order in which they
 /// would be received.
 fn wanted(requests: &[Publish]) -> HashMap<i64, Vec<Place>> {
-    let mut by_queue: HashMap<i64, Vec<(i16, Place)>> = HashMap::new();
-    let mut of_all = 0;
+    let mut by_queue: HashMap<i64, Vec<Place>> = HashMap::new();
+    let mut of_all = 0..;
     for (request, publish) in requests.iter().enumerate() {
         let queue = &publish.queue;
-        for (message, content) in publish.messages.iter().enumerate() {
-            let is_bounded = queue.settings.max_in_flight.is_some();
+        let is_plain = !queue.has_lines() && queue.settings.max_in_flight.is_none();
+        for ((message, content), of_all) in publish.messages.iter().enumerate().zip(&mut of_all) {
             // Statements for dedup ids are others, for all that are in them.
             if content.dedup_id.is_some() {
                 return HashMap::new();
             }
-            if !queue.has_lines() && !is_bounded && publish.is_ready_at_once(content) {
-                let place = Place {
+            if is_plain && publish.is_ready_at_once(content) {
+                by_queue.entry(queue.id).or_default().push(Place {
                     request,
                     message,
                     of_all,
-                };
-                let places = by_queue.entry(queue.id).or_default();
-                places.push((content.priority, place));
+                    priority: content.priority,
+                });
             }
-            of_all += 1;
         }
     }
-    let in_order = |mut places: Vec<(i16, Place)>| {
-        places.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
-        places.into_iter().map(|(_, place)| place).collect()
-    };
+    for places in by_queue.values_mut() {
+        places.sort_by_key(|place| Reverse(place.priority));
+    }
     by_queue
-        .into_iter()
-        .map(|(queue_id, places)| (queue_id, in_order(places)))
-        .collect()
 }
 
 impl Handovers {
@@ -151,7 +145,7 @@ impl Handovers {
             line.out += 1;
             self.receivers.push(Taken {
                 queue_id,
-                waiter,
+                waiter: Some(waiter),
                 handover,
                 messages,
             });
@@ -166,56 +160,33 @@ impl Handovers {
 
     /// The requests that wait for these messages.
     pub(in crate::batch) fn span(&self) -> Option<Span> {
-        let asking = self.receivers.iter();
-        let asking = asking.filter_map(|taken| taken.waiter.asking.as_deref());
+        let waiters = self.receivers.iter();
+        let waiters = waiters.filter_map(|taken| taken.waiter.as_ref());
+        let asking = waiters.filter_map(|waiter| waiter.asking.as_deref());
         Span::of_statement("store.publish", asking, self.by_message.len())
     }
 
     /// Sends the receivers what was stored for them.
     pub(in crate::batch) fn deliver(mut self, requests: &[Publish], results: &[PublishResult]) {
-        let mut unserved = Vec::new();
-        for taken in std::mem::take(&mut self.receivers) {
+        for taken in &mut self.receivers {
+            let (queue_id, handover) = (taken.queue_id, taken.handover);
             let delivery = |place: &Place| {
                 let stored = results.get(place.request)?.as_ref().ok()?;
                 let message: &Message = requests.get(place.request)?.messages.get(place.message)?;
                 let published = stored.get(place.message)?;
-                Delivery::handed_over(taken.queue_id, message, *published, taken.handover)
+                Delivery::handed_over(queue_id, message, *published, handover)
             };
             let deliveries: Vec<Delivery> = taken.messages.iter().filter_map(delivery).collect();
-            if deliveries.is_empty() {
-                unserved.push(taken);
-            } else {
-                self.send(taken, deliveries);
+            for _ in &deliveries {
+                let first_delivery = &self.inner.store.metrics().first_delivery;
+                first_delivery.record_time(Duration::ZERO);
+            }
+            if !deliveries.is_empty()
+                && let Some(waiter) = taken.waiter.take()
+            {
+                self.inner.grant(queue_id, waiter, deliveries, self.began);
             }
         }
-        self.receivers = unserved;
-    }
-
-    fn send(&self, taken: Taken, deliveries: Vec<Delivery>) {
-        let Taken {
-            queue_id, waiter, ..
-        } = taken;
-        self.inner
-            .due
-            .note(queue_id, waiter.wish.lease.to_duration());
-        for _ in &deliveries {
-            let first_delivery = &self.inner.store.metrics().first_delivery;
-            first_delivery.record_time(Duration::ZERO);
-        }
-        let waited = waiter.idle_since.map_or(Duration::ZERO, |since| {
-            self.began.saturating_duration_since(since)
-        });
-        let grant = Grant {
-            received: Received { deliveries, waited },
-            inner: Arc::clone(&self.inner),
-        };
-        // As with a claim: dropping the grant releases it.
-        let _ = waiter.reply.send(Ok(grant));
-        let mut lines = self.inner.lock();
-        if let Some(line) = lines.by_queue.get_mut(&queue_id) {
-            line.is_back();
-        }
-        lines.remove_if_empty(queue_id);
     }
 }
 
@@ -232,8 +203,8 @@ impl Drop for Handovers {
                 continue;
             };
             let missed = line.is_back();
-            if !closed {
-                line.waiting.push_front(taken.waiter);
+            if let Some(waiter) = taken.waiter.filter(|_| !closed) {
+                line.waiting.push_front(waiter);
                 if missed {
                     Inner::start_claiming(&self.inner, taken.queue_id, line);
                 }

@@ -45,6 +45,12 @@ impl Lines {
 }
 
 impl Line {
+    /// Who waits in it and has not gone.
+    pub(super) fn count(&self) -> usize {
+        let waiting = self.waiting.iter();
+        waiting.filter(|waiter| !waiter.reply.is_closed()).count()
+    }
+
     /// A receiver that was out of the line is not any more. Whether something became
     /// ready meanwhile.
     pub(super) fn is_back(&mut self) -> bool {

@@ -162,10 +162,7 @@ impl Receivers {
         lines
             .by_queue
             .iter()
-            .map(|(id, line)| {
-                let in_line = line.waiting.iter().filter(|w| !w.reply.is_closed());
-                (*id, in_line.count() + line.out)
-            })
+            .map(|(id, line)| (*id, line.count() + line.out))
             .filter(|(_, count)| *count > 0)
             .collect()
     }
@@ -327,20 +324,32 @@ impl Inner {
                 waiter.idle_since.get_or_insert(now);
                 unserved.push(waiter);
             } else {
-                self.due.note(queue_id, waiter.wish.lease.to_duration());
-                let waited = waiter.idle_since.map_or(Duration::ZERO, |since| {
-                    began.saturating_duration_since(since)
-                });
-                let grant = Grant {
-                    received: Received { deliveries, waited },
-                    inner: Arc::clone(self),
-                };
-                // Refused because the receiver has gone: dropping the grant
-                // releases it.
-                let _ = waiter.reply.send(Ok(grant));
+                self.grant(queue_id, waiter, deliveries, began);
             }
         }
         unserved
+    }
+
+    /// Sends a receiver its messages, from a statement that began then.
+    fn grant(
+        self: &Arc<Self>,
+        queue_id: i64,
+        waiter: Waiter,
+        deliveries: Vec<Delivery>,
+        began: Instant,
+    ) {
+        self.due.note(queue_id, waiter.wish.lease.to_duration());
+        let since = waiter.idle_since;
+        let received = Received {
+            deliveries,
+            waited: since.map_or(Duration::ZERO, |s| began.saturating_duration_since(s)),
+        };
+        let grant = Grant {
+            received,
+            inner: Arc::clone(self),
+        };
+        // Refused because the receiver has gone: dropping the grant releases it.
+        let _ = waiter.reply.send(Ok(grant));
     }
 
     /// Puts the unserved back at the head of the line. If the messages have run

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::publishes::{self, publishing};
 use super::receivers::{bodies, in_line, start};
 use crate::store::{execute, queue_id, seconds_between};
-use crate::support::{App, Gateway, Held, eventually, message};
+use crate::support::{App, Database, Gateway, Held, eventually, message};
 
 /// The body that ends a receiver.
 const END: usize = 1_000_000;
@@ -18,6 +18,21 @@ async fn all_rest(gateway: &Gateway, queue: i64, count: usize) {
         gateway.app.broker().at_rest(queue) == count
     })
     .await;
+}
+
+/// Does this before each row that is put into a table.
+async fn on_insert(database: &Database, table: &str, does: &str) {
+    let function = format!(
+        "CREATE FUNCTION does() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN {does} RETURN NEW; END $$"
+    );
+    let trigger = format!(
+        "CREATE TRIGGER does BEFORE INSERT ON postrider.{table}
+         FOR EACH ROW EXECUTE FUNCTION does()"
+    );
+    for statement in [function, trigger] {
+        execute(database, statement).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,21 +158,8 @@ async fn what_was_stored_before_comes_before() {
     let app = App::start().await;
     app.queue("work", json!({})).await;
     let queue = queue_id(&app.database, "work").await;
-    execute(
-        &app.database,
-        "CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS $$
-         BEGIN
-             PERFORM pg_advisory_xact_lock(4711);
-             RETURN NEW;
-         END $$",
-    )
-    .await;
-    execute(
-        &app.database,
-        "CREATE TRIGGER waits BEFORE INSERT ON postrider.ready
-         FOR EACH ROW WHEN (NEW.priority = 9) EXECUTE FUNCTION waits()",
-    )
-    .await;
+    let waits = "IF NEW.priority = 9 THEN PERFORM pg_advisory_xact_lock(4711); END IF;";
+    on_insert(&app.database, "ready", waits).await;
     let held = Held::by(&app.database, "SELECT pg_advisory_xact_lock(4711)").await;
     let work = publishes::queue(&app, "work").await;
     let first = Message {
@@ -273,24 +275,11 @@ async fn a_publish_that_fails_leaves_no_receiver_without_what_came_meanwhile() {
     app.queue("work", json!({})).await;
     let queue = queue_id(&app.database, "work").await;
     // Who is handed over to waits for the lock; then nothing is stored.
-    execute(
-        &app.database,
-        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$
-         BEGIN
-             IF NEW.token <> 0 AND current_query() LIKE '-- publish:%' THEN
-                 PERFORM pg_advisory_xact_lock(4711);
-                 RAISE 'as told';
-             END IF;
-             RETURN NEW;
-         END $$",
-    )
-    .await;
-    execute(
-        &app.database,
-        "CREATE TRIGGER fails BEFORE INSERT ON postrider.parked
-         FOR EACH ROW EXECUTE FUNCTION fails()",
-    )
-    .await;
+    let fails = "IF NEW.token <> 0 AND current_query() LIKE '-- publish:%' THEN
+                     PERFORM pg_advisory_xact_lock(4711);
+                     RAISE 'as told';
+                 END IF;";
+    on_insert(&app.database, "parked", fails).await;
     let held = Held::by(&app.database, "SELECT pg_advisory_xact_lock(4711)").await;
     let receiver = in_line(&app, queue, 5).await;
     all_rest(&app, queue, 1).await;
