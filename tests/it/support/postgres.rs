@@ -8,8 +8,13 @@ use std::sync::{Arc, OnceLock};
 
 use postrider::config::DatabaseUrl;
 use postrider::store::Store;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use sqlx::Connection as _;
 use tokio::sync::OnceCell;
+
+/// What the folders' names begin with; the process that uses one follows.
+const FOLDER: &str = "postrider-it-";
 
 /// A Postgres server that ends with this process, however that ends: a shell
 /// waits for its standard input to close.
@@ -25,7 +30,8 @@ impl Postgres {
     fn shared() -> Arc<Self> {
         static SHARED: OnceLock<Arc<Postgres>> = OnceLock::new();
         let start = || {
-            let name = format!("postrider-it-{}", std::process::id());
+            remove_leftovers();
+            let name = format!("{FOLDER}{}", std::process::id());
             Arc::new(Self::start(std::env::temp_dir().join(name), None, None))
         };
         Arc::clone(SHARED.get_or_init(start))
@@ -168,7 +174,7 @@ impl Database {
 
     /// On a server of the test's own, which goes with it.
     pub(crate) async fn alone(name: &str) -> Self {
-        let name = format!("postrider-it-{}-{name}", std::process::id());
+        let name = format!("{FOLDER}{}-{name}", std::process::id());
         Self::on(Postgres::start(std::env::temp_dir().join(name), None, None)).await
     }
 
@@ -228,6 +234,22 @@ impl Database {
         sqlx::PgConnection::connect(&self.url_as(role))
             .await
             .unwrap()
+    }
+}
+
+/// Removes the folders of processes that are gone and whose shells were killed with
+/// them: they may have gigabytes.
+fn remove_leftovers() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(FOLDER));
+        let owner = owner.and_then(|rest| rest.split('-').next()?.parse().ok());
+        if let Some(pid) = owner.and_then(Pid::from_raw)
+            && test_kill_process(pid) == Err(Errno::SRCH)
+        {
+            // Or by another suite, at the same time.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
