@@ -245,3 +245,28 @@ async fn when_a_claim_fails_those_it_was_for_hear_it_and_the_others_are_served()
     .await;
     assert_eq!(bodies(in_line(&app, queue, 1).await.await), [0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_claim_fails_those_behind_it_do_not_wait_for_the_next_event() {
+    let app = App::start().await;
+    let other = app.another().await;
+    app.queue("work", json!({})).await;
+    let queue = queue_id(&app.database, "work").await;
+    let not_at_first = "CREATE SEQUENCE tries;
+         ALTER TABLE postrider.parked ADD CONSTRAINT not_at_first CHECK (nextval('tries') > 1)";
+    app.database.execute(not_at_first).await;
+    // A poll comes every two seconds, and one of these may be served by it.
+    for round in 0..4 {
+        // As many as one claim may bring.
+        let first = in_line(&app, queue, 1000).await;
+        let second = in_line(&app, queue, 1).await;
+        all_wait(&app, queue, 2).await;
+        publish(&other, "work", round..round + 1).await;
+        let failed = first.await;
+        assert!(matches!(failed, Err(Error::Inconsistent(_))), "{failed:?}");
+        let served = tokio::time::timeout(Duration::from_secs(1), second).await;
+        assert_eq!(bodies(served.expect("waits for a poll")), [round]);
+        let from_the_beginning = "SELECT setval('tries', 1, false)";
+        app.database.execute(from_the_beginning).await;
+    }
+}
