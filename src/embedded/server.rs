@@ -27,6 +27,7 @@ use super::account::Account;
 use super::binaries::Binaries;
 use super::folders::Folders;
 use super::process::{self, PidFile, Status};
+use super::settings;
 
 /// How often a start and an end are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -82,6 +83,7 @@ pub(super) fn spawn(
         .arg(&folders.cluster)
         // Where Postgres would go by itself: so it can be told from the start.
         .current_dir(&folders.cluster)
+        .envs(settings::MEMORY)
         .stdout(also_log)
         .stderr(log);
     for setting in settings {

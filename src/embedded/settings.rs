@@ -1,6 +1,6 @@
 //! The server's settings, each with its reason.
 //!
-//! They are given on the command line, where they outrank the cluster's own
+//! Postgres' own are given on the command line, where they outrank the cluster's own
 //! files: what the gateway promises does not depend on what somebody wrote
 //! into one. Who wants other settings brings a server of their own.
 
@@ -63,6 +63,15 @@ const FIXED: &[&str] = &[
     "log_line_prefix=%m [%p] %q%a ",
     // What `ps` shows.
     "cluster_name=postrider",
+];
+
+/// What glibc's allocator is to keep of the memory that a statement is done with, in
+/// bytes: of its heap, and of single allocations. By itself it gives a batch's memory
+/// back to the system after each statement, which then clears the same pages for the
+/// next one. Other allocators do not read these.
+pub(super) const MEMORY: [(&str, &str); 2] = [
+    ("MALLOC_TRIM_THRESHOLD_", "67108864"),
+    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
 ];
 
 /// Every setting as `name=value`, for `-c`.

@@ -57,6 +57,14 @@ async fn the_server_is_durable_and_reachable_by_its_socket_only() -> Result<()> 
         .fetch_one(&mut db)
         .await?;
     assert_eq!(version.split(' ').next(), Some(embedded.version()));
+    #[cfg(target_os = "linux")]
+    {
+        let environment = format!("/proc/{}/environ", folder.server_pid()?);
+        let environment = String::from_utf8_lossy(&fs::read(environment)?).into_owned();
+        let keeps = |variable| environment.split('\0').any(|set| set == variable);
+        ensure!(keeps("MALLOC_TRIM_THRESHOLD_=67108864"), "{environment}");
+        ensure!(keeps("MALLOC_MMAP_THRESHOLD_=33554432"), "{environment}");
+    }
     for private in [embedded.socket_dir(), &folder.cluster()] {
         let mode = fs::metadata(private)?.mode() & 0o777;
         assert_eq!(mode, 0o700, "{}", private.display());
