@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Batcher;
+use super::one_by_one::OneByOne;
 use super::requests::{PUBLISHES, TO_TOPICS};
 use super::turns::{Told, Turns};
 use crate::domain::{DeadReason, Disposition, Event, Seconds};
@@ -171,42 +172,49 @@ fn turns_of(publish: &Publish, messages: &[Published]) -> Vec<Turn> {
 /// has had.
 pub(super) fn publishes(
     line_up: bool,
+    others: Option<&Arc<OneByOne>>,
     store: &Store,
     after: &After,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> Batcher<Publish, PublishResult> {
     let (store, after, tasks) = (store.clone(), after.clone(), tracker.clone());
-    Batcher::start(tracker, stop, PUBLISHES, move |items: Arc<Vec<Publish>>| {
-        let (store, after, tracker) = (store.clone(), after.clone(), tasks.clone());
-        async move {
-            if line_up {
-                let (results, bounds) = store.publish(&items, &HashMap::new()).await?;
+    Batcher::start_among(
+        others,
+        tracker,
+        stop,
+        PUBLISHES,
+        move |items: Arc<Vec<Publish>>| {
+            let (store, after, tracker) = (store.clone(), after.clone(), tasks.clone());
+            async move {
+                if line_up {
+                    let (results, bounds) = store.publish(&items, &HashMap::new()).await?;
+                    let turns = after.drop_overflow(&store, vec![bounds]).await;
+                    after.pass(turns).await;
+                    return Ok(results);
+                }
+                let handovers = after.told.receivers.hand_over(&items);
+                let span = handovers.span();
+                let stored = store.publish(&items, handovers.by_message()).await;
+                if let Some(span) = span {
+                    span.ran(stored.is_err());
+                }
+                let (results, bounds) = stored?;
+                handovers.deliver(&items, &results);
+                // Before the next statement of this writer, which must not hand over what
+                // is behind these.
+                let published = items.iter().zip(&results);
+                after.wake(published.filter_map(|(publish, result)| {
+                    Some((publish.queue.id, &result.as_ref().ok()?[..]))
+                }));
                 let turns = after.drop_overflow(&store, vec![bounds]).await;
-                after.pass(turns).await;
-                return Ok(results);
+                if !turns.is_empty() {
+                    tracker.spawn(async move { after.pass(turns).await });
+                }
+                Ok(results)
             }
-            let handovers = after.told.receivers.hand_over(&items);
-            let span = handovers.span();
-            let stored = store.publish(&items, handovers.by_message()).await;
-            if let Some(span) = span {
-                span.ran(stored.is_err());
-            }
-            let (results, bounds) = stored?;
-            handovers.deliver(&items, &results);
-            // Before the next statement of this writer, which must not hand over what
-            // is behind these.
-            let published = items.iter().zip(&results);
-            after.wake(published.filter_map(|(publish, result)| {
-                Some((publish.queue.id, &result.as_ref().ok()?[..]))
-            }));
-            let turns = after.drop_overflow(&store, vec![bounds]).await;
-            if !turns.is_empty() {
-                tracker.spawn(async move { after.pass(turns).await });
-            }
-            Ok(results)
-        }
-    })
+        },
+    )
 }
 
 /// Starts the publishes to topics.

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::after::{self, After};
 use super::once::{self, PublishOnce, PublishOnceResult};
+use super::one_by_one::OneByOne;
 use super::receivers::{Received, Receivers};
 use super::requests::{ACKS, Acks, EXTENDS, Extends, PUSH_RECORDS, SETTLES, Settles};
 use super::transact::{self, Transact, TransactResult};
@@ -68,11 +69,13 @@ impl Broker {
         let due = Arc::<DueSchedule>::default();
         let hints = Arc::<Hints>::default();
         let events = Arc::<Events>::default();
+        let others = Arc::new(OneByOne::on_this_machine());
         let receivers = Arc::new(Receivers::new(
             store.clone(),
             tracker.clone(),
             Arc::clone(&due),
             Arc::clone(&hints),
+            Arc::clone(&others),
         ));
         let told = Told {
             receivers: Arc::clone(&receivers),
@@ -86,13 +89,13 @@ impl Broker {
         let push_store = store.clone();
         let broker = Self {
             store: store.clone(),
-            publishes: after::publishes(false, store, &after, tracker, stop),
-            lined_publishes: after::publishes(true, store, &after, tracker, stop),
+            publishes: after::publishes(false, Some(&others), store, &after, tracker, stop),
+            lined_publishes: after::publishes(true, None, store, &after, tracker, stop),
             topic_publishes: after::topic_publishes(store, &after, tracker, stop),
             once: once::start(store, &after, tracker, stop),
             transactions: transact::start(store, &after, tracker, stop),
-            acks: acks(store, false, tracker, stop),
-            ordered_acks: acks(store, true, tracker, stop),
+            acks: acks(store, false, Some(&others), tracker, stop),
+            ordered_acks: acks(store, true, None, tracker, stop),
             settles: Batcher::start(tracker, stop, SETTLES, move |items: Arc<Vec<Settles>>| {
                 let store = settle_store.clone();
                 async move {
@@ -361,11 +364,12 @@ impl Broker {
 fn acks(
     store: &Store,
     ordered: bool,
+    others: Option<&Arc<OneByOne>>,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> Batcher<Acks, Vec<Settled>> {
     let store = store.clone();
-    Batcher::start(tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
+    Batcher::start_among(others, tracker, stop, ACKS, move |items: Arc<Vec<Acks>>| {
         let store = store.clone();
         async move {
             let all: Vec<Lease> = items.iter().flat_map(|acks| acks.0.clone()).collect();

@@ -4,7 +4,8 @@
 //! go to the database: they put their request into a [`Batcher`]'s queue and
 //! wait on a channel; a few writer tasks each take all that is waiting, run one
 //! statement, and answer each caller. There is no timer: while one batch is in
-//! flight the next gathers.
+//! flight the next gathers. Small statements of different batchers follow each other
+//! where that is quicker than side by side ([`one_by_one`]).
 //!
 //! What would have to wait for too long is refused when it comes ([`pace`]): under
 //! more than the database can take those who are let in are served in time, and
@@ -22,6 +23,7 @@ mod events;
 mod fair;
 mod hints;
 mod once;
+mod one_by_one;
 mod own;
 mod pace;
 mod receivers;
@@ -52,6 +54,7 @@ pub use replies::{Awaiting, Replies};
 pub use transact::{NotDone, Transact, TransactResult};
 
 use broker::plan;
+use one_by_one::{OneByOne, Turn};
 
 use crate::metrics::Histogram;
 use crate::spans::{Asking, Span};
@@ -111,6 +114,9 @@ struct Pending<I, O> {
     bytes: usize,
     /// When the statements that run now were sent, the oldest first.
     running: Vec<Instant>,
+    /// Whether a writer waits for its turn among others' statements, to take what there
+    /// is then.
+    next: bool,
     pace: Pace,
 }
 
@@ -141,12 +147,28 @@ where
         F: Fn(Arc<Vec<I>>) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, Error>> + Send + 'static,
     {
+        Self::start_among(None, tracker, stop, bounds, run)
+    }
+
+    /// The same, with small statements after those of others.
+    fn start_among<F, R>(
+        others: Option<&Arc<OneByOne>>,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+        bounds: Bounds,
+        run: F,
+    ) -> Self
+    where
+        F: Fn(Arc<Vec<I>>) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Result<Vec<O>, Error>> + Send + 'static,
+    {
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending {
                 requests: VecDeque::new(),
                 rows: 0,
                 bytes: 0,
                 running: Vec::with_capacity(bounds.writers),
+                next: false,
                 pace: Pace::default(),
             }),
             arrived: Notify::new(),
@@ -156,6 +178,7 @@ where
         for _ in 0..bounds.writers {
             let writer = Writer {
                 shared: Arc::clone(&shared),
+                others: others.cloned(),
                 run: run.clone(),
             };
             tracker.spawn(writer.work(stop.clone()));
@@ -273,7 +296,7 @@ impl<I, O> Pending<I, O> {
     /// Whether a statement should be sent now.
     fn may_start(&self, bounds: &Bounds) -> bool {
         !self.requests.is_empty()
-            && (self.running.is_empty()
+            && ((self.running.is_empty() && !self.next)
                 || (self.running.len() < bounds.writers && self.rows >= bounds.alongside))
     }
 }
@@ -306,6 +329,7 @@ impl<I: Weigh, O> Drop for Running<I, O> {
 
 struct Writer<I, O, F> {
     shared: Arc<Shared<I, O>>,
+    others: Option<Arc<OneByOne>>,
     run: F,
 }
 
@@ -317,7 +341,9 @@ where
 {
     async fn work(self, stop: CancellationToken) {
         loop {
+            let turn = self.turn().await;
             let Some((taken, _running)) = self.shared.take(stop.is_cancelled()) else {
+                drop(turn);
                 tokio::select! {
                     () = self.shared.arrived.notified() => continue,
                     () = stop.cancelled() => {}
@@ -337,6 +363,23 @@ where
                 .unzip();
             self.answer(Arc::new(items), replies, span).await;
         }
+    }
+
+    /// Waits for others' statements, before it is settled what goes into one that is
+    /// going to be small.
+    async fn turn(&self) -> Option<Turn<'_>> {
+        let others = self.others.as_ref()?;
+        {
+            let mut pending = self.shared.lock();
+            let bounds = &self.shared.bounds;
+            if !pending.may_start(bounds) || pending.rows >= bounds.alongside {
+                return None;
+            }
+            pending.next = true;
+        }
+        let turn = others.turn().await;
+        self.shared.lock().next = false;
+        Some(turn)
     }
 
     async fn answer(

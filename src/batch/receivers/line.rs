@@ -26,6 +26,8 @@ pub(super) struct Line {
     pub(super) claiming: Option<Instant>,
     /// Something became ready, or somebody came, since that task last asked.
     pub(super) again: bool,
+    /// How many messages the last claim brought.
+    pub(super) brought: usize,
     /// How many have been taken out of it, for a publish that may serve them
     /// ([`super::handover`]).
     pub(super) out: usize,

@@ -27,6 +27,8 @@ use line::{Grant, Line, Lines, Waiter};
 
 use super::due::DueSchedule;
 use super::hints::Hints;
+use super::one_by_one::{OneByOne, Turn};
+use super::requests::ACKS;
 use super::{caught, fair};
 use crate::domain::{Disposition, Lease};
 use crate::spans::{Asking, Span};
@@ -75,6 +77,7 @@ pub(super) struct Inner {
     lines: Mutex<Lines>,
     rounds: Mutex<HashMap<i64, fair::Round>>,
     passing: fair::Passing,
+    others: Arc<OneByOne>,
 }
 
 impl Receivers {
@@ -83,6 +86,7 @@ impl Receivers {
         tracker: TaskTracker,
         due: Arc<DueSchedule>,
         hints: Arc<Hints>,
+        others: Arc<OneByOne>,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -92,6 +96,7 @@ impl Receivers {
             lines: Mutex::default(),
             rounds: Mutex::default(),
             passing: fair::Passing::default(),
+            others,
         }))
     }
 
@@ -245,13 +250,18 @@ impl Inner {
     }
 
     async fn claim_for_line(self: Arc<Self>, queue_id: i64) {
-        while let Some(front) = self.front(queue_id) {
+        loop {
+            let turn = self.turn(queue_id).await;
+            let Some(front) = self.front(queue_id) else {
+                return;
+            };
             let wishes: Vec<Receiver> = front.iter().map(|waiter| waiter.wish).collect();
             let began = Instant::now();
             let wanted: usize = wishes.iter().map(|w| w.max_messages as usize).sum();
             let asking = front.iter().filter_map(|waiter| waiter.asking.as_deref());
             let span = Span::of_statement("store.claim", asking, wanted);
             let claimed = caught(self.store.claim(queue_id, &wishes)).await;
+            drop(turn);
             if let Some(span) = span {
                 span.ran(claimed.is_err());
             }
@@ -260,7 +270,8 @@ impl Inner {
                     if claimed.outlived > 0 {
                         self.due.note(queue_id, Duration::ZERO);
                     }
-                    let ran_out = claimed.total() + (claimed.outlived as usize) < wanted;
+                    let brought = claimed.total();
+                    let ran_out = brought + (claimed.outlived as usize) < wanted;
                     let fair = fair::Claim::of(queue_id, &claimed, wanted);
                     let unserved = self.hand_out(queue_id, front, claimed.deliveries, began);
                     // Messages that had outlived their time took the place of
@@ -271,7 +282,7 @@ impl Inner {
                         let after = self.after_fair_claim(queue_id, claim, in_hurry);
                         try_again |= Box::pin(after).await;
                     }
-                    self.put_back(queue_id, unserved, ran_out, try_again);
+                    self.put_back(queue_id, unserved, brought, ran_out, try_again);
                 }
                 Err(error) => {
                     for waiter in front {
@@ -288,6 +299,19 @@ impl Inner {
     fn go_on(&self, queue_id: i64) {
         if let Some(line) = self.lock().by_queue.get_mut(&queue_id) {
             line.again |= !line.waiting.is_empty();
+        }
+    }
+
+    /// Waits for others' statements, before it is settled who is in front, if there is
+    /// somebody and the claim is going to be small: as the last one was.
+    async fn turn(&self, queue_id: i64) -> Option<Turn<'_>> {
+        let is_small =
+            |line: &Line| line.again && !line.waiting.is_empty() && line.brought < ACKS.alongside;
+        let waits = self.lock().by_queue.get(&queue_id).is_some_and(is_small);
+        if waits {
+            Some(self.others.turn().await)
+        } else {
+            None
         }
     }
 
@@ -363,12 +387,20 @@ impl Inner {
 
     /// Puts the unserved back at the head of the line. If the messages have run
     /// out, the impatient leave; otherwise the next in line are served.
-    fn put_back(&self, queue_id: i64, unserved: Vec<Waiter>, ran_out: bool, try_again: bool) {
+    fn put_back(
+        &self,
+        queue_id: i64,
+        unserved: Vec<Waiter>,
+        brought: usize,
+        ran_out: bool,
+        try_again: bool,
+    ) {
         let mut lines = self.lock();
         let closed = lines.closed;
         let Some(line) = lines.by_queue.get_mut(&queue_id) else {
             return;
         };
+        line.brought = brought;
         for waiter in unserved.into_iter().rev() {
             line.waiting.push_front(waiter);
         }
