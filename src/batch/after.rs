@@ -179,42 +179,37 @@ pub(super) fn publishes(
     stop: &CancellationToken,
 ) -> Batcher<Publish, PublishResult> {
     let (store, after, tasks) = (store.clone(), after.clone(), tracker.clone());
-    Batcher::start_among(
-        others,
-        tracker,
-        stop,
-        PUBLISHES,
-        move |items: Arc<Vec<Publish>>| {
-            let (store, after, tracker) = (store.clone(), after.clone(), tasks.clone());
-            async move {
-                if line_up {
-                    let (results, bounds) = store.publish(&items, &HashMap::new()).await?;
-                    let turns = after.drop_overflow(&store, vec![bounds]).await;
-                    after.pass(turns).await;
-                    return Ok(results);
-                }
-                let handovers = after.told.receivers.hand_over(&items);
-                let span = handovers.span();
-                let stored = store.publish(&items, handovers.by_message()).await;
-                if let Some(span) = span {
-                    span.ran(stored.is_err());
-                }
-                let (results, bounds) = stored?;
-                handovers.deliver(&items, &results);
-                // Before the next statement of this writer, which must not hand over what
-                // is behind these.
-                let published = items.iter().zip(&results);
-                after.wake(published.filter_map(|(publish, result)| {
-                    Some((publish.queue.id, &result.as_ref().ok()?[..]))
-                }));
+    let run = move |items: Arc<Vec<Publish>>| {
+        let (store, after, tracker) = (store.clone(), after.clone(), tasks.clone());
+        async move {
+            if line_up {
+                let (results, bounds) = store.publish(&items, &HashMap::new()).await?;
                 let turns = after.drop_overflow(&store, vec![bounds]).await;
-                if !turns.is_empty() {
-                    tracker.spawn(async move { after.pass(turns).await });
-                }
-                Ok(results)
+                after.pass(turns).await;
+                return Ok(results);
             }
-        },
-    )
+            let handovers = after.told.receivers.hand_over(&items);
+            let span = handovers.span();
+            let stored = store.publish(&items, handovers.by_message()).await;
+            if let Some(span) = span {
+                span.ran(stored.is_err());
+            }
+            let (results, bounds) = stored?;
+            handovers.deliver(&items, &results);
+            // Before the next statement of this writer, which must not hand over what
+            // is behind these.
+            let published = items.iter().zip(&results);
+            after.wake(published.filter_map(|(publish, result)| {
+                Some((publish.queue.id, &result.as_ref().ok()?[..]))
+            }));
+            let turns = after.drop_overflow(&store, vec![bounds]).await;
+            if !turns.is_empty() {
+                tracker.spawn(async move { after.pass(turns).await });
+            }
+            Ok(results)
+        }
+    };
+    Batcher::start_among(others, tracker, stop, PUBLISHES, run)
 }
 
 /// Starts the publishes to topics.

@@ -289,16 +289,9 @@ impl Inner {
                         let _ = waiter.reply.send(Err(error.clone()));
                     }
                     // What there was for them is for those behind them.
-                    self.go_on(queue_id);
+                    Self::kick(&self, queue_id);
                 }
             }
-        }
-    }
-
-    /// The next in line are asked for, if there are any.
-    fn go_on(&self, queue_id: i64) {
-        if let Some(line) = self.lock().by_queue.get_mut(&queue_id) {
-            line.again |= !line.waiting.is_empty();
         }
     }
 
