@@ -96,12 +96,10 @@ impl App {
         // address is told at once, and so is who gave a wrong certificate.
         let server = &config.server;
         let tls = Tls::load(&server.tls_cert, &server.tls_key, server.http2)?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| Error::Listen {
-                address: config.listen,
-                source,
-            })?;
+        let listener = http::bind(config.listen).map_err(|source| Error::Listen {
+            address: config.listen,
+            source,
+        })?;
         let opening = http::meanwhile(&listener, tls.is_some(), Database::open(config));
         let database = Box::pin(opening).await?;
         match Box::pin(Self::start_on(config, listener, tls, &database)).await {

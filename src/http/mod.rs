@@ -76,7 +76,7 @@ use tokio_util::task::TaskTracker;
 
 pub use access::Gate;
 pub use capacity::Capacity;
-pub use listen::{Options, Tls, TlsError, listen};
+pub use listen::{Options, Tls, TlsError, bind, listen};
 pub use metrics::Asked as MetricsAsked;
 pub use openapi::document;
 pub use waiting::meanwhile;
