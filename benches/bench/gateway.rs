@@ -5,12 +5,17 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use postrider::store::Store;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 use crate::http::{Connection, put};
 use crate::machine::{Processes, child_called};
+
+/// Held while the folder of a gateway that has ended is removed: gigabytes take
+/// seconds, in which the next gateway can start, but not be measured.
+static REMOVAL: Mutex<()> = Mutex::const_new(());
 
 /// A running gateway; it and its folder are gone when this is dropped.
 pub(crate) struct Gateway {
@@ -58,6 +63,7 @@ impl Gateway {
         };
         gateway.wait_until_ready().await?;
         gateway.processes.postgres = child_called(pid, "postgres");
+        drop(REMOVAL.lock().await);
         Ok(gateway)
     }
 
@@ -111,7 +117,7 @@ impl Gateway {
         Database::connect(&self.socket()).await
     }
 
-    /// Ends it in order.
+    /// Ends it in order. Its folder goes while others start.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         if let Ok(pid) = i32::try_from(self.pid)
             && let Some(pid) = rustix::process::Pid::from_raw(pid)
@@ -123,6 +129,12 @@ impl Gateway {
             let log = std::fs::read_to_string(self.folder.path().join("log"))?;
             bail!("the gateway ended with {status}:\n{log}");
         }
+        let removal = REMOVAL.lock().await;
+        // Which the runtime awaits at its end.
+        tokio::task::spawn_blocking(move || {
+            drop(self.folder);
+            drop(removal);
+        });
         Ok(())
     }
 }
@@ -132,7 +144,14 @@ pub(crate) struct Database(PgConnection);
 
 impl Database {
     async fn connect(socket: &Path) -> anyhow::Result<Self> {
-        let options = Store::socket_options(socket, Gateway::user());
+        // Without a password file: nobody else's settings count here. And without the
+        // gateway's own code, which would have to be built into this program, too.
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(socket)
+            .port(5432)
+            .username(Gateway::user())
+            .database("postgres")
+            .ssl_mode(PgSslMode::Disable);
         Ok(Self(PgConnection::connect_with(&options).await?))
     }
 

@@ -1,9 +1,28 @@
 //! A client of one connection, as light as one can be: it shares the cores with
 //! what it measures. Requests are written once and sent as they are.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// What a gateway says that cannot take a request now.
+const UNAVAILABLE: u16 = 503;
+
+/// How long one waits then, which is what `Retry-After` says, and how often at most.
+const PAUSE: Duration = Duration::from_secs(1);
+const TRIES: u32 = 30;
+
+/// Requests that were refused and sent again.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// How many requests were refused and sent again since this was asked last.
+pub(crate) fn refused() -> u64 {
+    REFUSED.swap(0, Ordering::Relaxed)
+}
 
 /// A connection that stays open.
 pub(crate) struct Connection {
@@ -56,6 +75,15 @@ impl Connection {
 
     /// Sends a request and reads its answer.
     pub(crate) async fn call(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
+        let (status, body) = self.exchange(request).await?;
+        Ok(Answer {
+            status,
+            body: &self.buffer[body],
+        })
+    }
+
+    /// The status, and where in the buffer the body is.
+    async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<(u16, Range<usize>)> {
         self.stream.write_all(request).await?;
         let mut filled = 0;
         loop {
@@ -73,26 +101,33 @@ impl Connection {
                 self.stream
                     .read_exact(&mut self.buffer[filled..total])
                     .await?;
-                return Ok(Answer {
-                    status,
-                    body: &self.buffer[head..total],
-                });
+                return Ok((status, head..total));
             }
         }
     }
 
-    /// A call that has to succeed.
+    /// A call that has to succeed. A disk that does not answer for half a second makes
+    /// the gateway refuse requests; they are sent again, as any client would, and the
+    /// wait counts.
     pub(crate) async fn expect(&mut self, request: &[u8]) -> anyhow::Result<&[u8]> {
-        let answer = self.call(request).await?;
-        if !(200..300).contains(&answer.status) {
+        let (mut status, mut body) = self.exchange(request).await?;
+        for _ in 0..TRIES {
+            if status != UNAVAILABLE {
+                break;
+            }
+            REFUSED.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(PAUSE).await;
+            (status, body) = self.exchange(request).await?;
+        }
+        let body = &self.buffer[body];
+        if !(200..300).contains(&status) {
             bail!(
-                "{} to {}: {}",
-                answer.status,
+                "{status} to {}: {}",
                 String::from_utf8_lossy(&request[..request.len().min(80)]),
-                String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)])
+                String::from_utf8_lossy(&body[..body.len().min(500)])
             );
         }
-        Ok(answer.body)
+        Ok(body)
     }
 }
 

@@ -30,6 +30,11 @@ const WORK: Duration = Duration::from_millis(20);
 /// How many times as much the flood is.
 const FLOOD: u32 = 100;
 
+/// Messages a second, more than are received of an ordered queue: of many keys in
+/// tens, and of one key.
+const TENS: f64 = 30_000.0;
+const HOT: f64 = 10_000.0;
+
 /// What each of the others publishes in a second.
 const RATE: u32 = 8;
 
@@ -57,7 +62,7 @@ impl Bench {
                 let path = format!("/v1/queues/{QUEUE}/receive");
                 connection.expect(&post(&path, "{}")).await?;
             }
-            fill_keys(&gateway, self.messages(), 5000, "key").await?;
+            fill_keys(&gateway, self.messages(TENS), 5000, "key").await?;
             let rate = self.consume(&gateway, 10).await?;
             gateway.stop().await?;
             let line = Line::rate(&format!("{what} of {blocked}"), &rate);
@@ -76,7 +81,7 @@ impl Bench {
         let what = "ordered: receive + ack in tens, 64 connections, 10,000 keys";
         if self.wants(what) {
             let gateway = start(r#"{"ordered":true,"lease_seconds":600}"#).await?;
-            fill_keys(&gateway, self.messages(), 10_000, "key").await?;
+            fill_keys(&gateway, self.messages(TENS), 10_000, "key").await?;
             let rate = self.consume(&gateway, 10).await?;
             gateway.stop().await?;
             self.add(Line::rate(what, &rate));
@@ -94,7 +99,7 @@ impl Bench {
                 continue;
             }
             let gateway = start(r#"{"ordered":true,"lease_seconds":600}"#).await?;
-            fill_keys(&gateway, self.messages(), 1, "hot").await?;
+            fill_keys(&gateway, self.messages(HOT), 1, "hot").await?;
             let rate = load::run(
                 &gateway.processes,
                 1,
@@ -143,10 +148,10 @@ impl Bench {
         Ok(())
     }
 
-    /// More messages than are received in the time.
-    fn messages(&self) -> usize {
+    /// Enough messages for the whole time, at so many a second.
+    fn messages(&self, per_second: f64) -> usize {
         let seconds = (self.scale.warm_up + self.scale.line).as_secs_f64();
-        crate::round_up(20_000.0 * seconds)
+        crate::round_up(per_second * seconds)
     }
 
     async fn consume(&self, gateway: &Gateway, most: usize) -> anyhow::Result<Rate> {

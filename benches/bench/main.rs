@@ -69,7 +69,9 @@ pub(crate) struct Scale {
     pub(crate) warm_up: Duration,
     pub(crate) line: Duration,
     latency: Duration,
-    /// Without and with the held snapshot; the last sixth is what counts.
+    /// At full speed without a held snapshot, and with one. What counts is the last
+    /// sixth of the latter, and as much at the end of the former.
+    free: Duration,
     held: Duration,
     backlog: usize,
     receivers: usize,
@@ -77,9 +79,10 @@ pub(crate) struct Scale {
 
 impl Scale {
     const FULL: Self = Self {
-        warm_up: Duration::from_secs(2),
-        line: Duration::from_secs(6),
-        latency: Duration::from_secs(15),
+        warm_up: Duration::from_millis(1500),
+        line: Duration::from_secs(5),
+        latency: Duration::from_secs(10),
+        free: Duration::from_secs(20),
         held: Duration::from_mins(1),
         backlog: 2_000_000,
         receivers: 10_000,
@@ -88,6 +91,7 @@ impl Scale {
         warm_up: Duration::from_millis(100),
         line: Duration::from_millis(500),
         latency: Duration::from_secs(1),
+        free: Duration::from_secs(2),
         held: Duration::from_secs(6),
         backlog: 10_000,
         receivers: 100,
@@ -208,7 +212,8 @@ impl Bench {
     }
 
     /// Adds a line, and says so: a run takes minutes.
-    fn add(&mut self, line: Line) {
+    fn add(&mut self, mut line: Line) {
+        line.refused = http::refused();
         let _ = writeln!(std::io::stderr(), "{}", line.row());
         self.lines.push(line);
     }
@@ -345,7 +350,7 @@ impl Bench {
                 continue;
             }
             let gateway = Gateway::start().await?;
-            lines::fill(&gateway, enough(if tens { 4.0 } else { 1.5 }) + backlog).await?;
+            lines::fill(&gateway, enough(if tens { 3.2 } else { 1.2 }) + backlog).await?;
             // Or the kernel writes gigabytes back in the middle of what is measured, half a
             // minute after they came.
             rustix::fs::sync();
@@ -382,7 +387,7 @@ impl Bench {
         let what = "WAL per message of 1 KiB, publish + claim + ack, in batches";
         if self.wants(what) {
             let gateway = Gateway::start().await?;
-            let messages = (self.scale.backlog / 10).max(5000);
+            let messages = (self.scale.backlog / 20).max(5000);
             let kib = lines::wal_per_message(&gateway, messages).await? / 1024.0;
             gateway.stop().await?;
             self.add(Line::number(what, kib, " KiB").with(Target::at_most("", kib, 1.9)));

@@ -35,6 +35,8 @@ pub(crate) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cores: Option<Cpu>,
     pub(crate) targets: Vec<Target>,
+    /// Requests that the gateway refused, and that were sent again.
+    pub(crate) refused: u64,
     /// How many times that of Postrider's line, for one of a peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) postrider: Option<f64>,
@@ -108,6 +110,7 @@ impl Line {
             p99_ms: None,
             cores: None,
             targets: Vec::new(),
+            refused: 0,
             postrider: None,
         }
     }
@@ -127,6 +130,9 @@ impl Line {
         let mut targets: Vec<String> = self.targets.iter().map(Target::text).collect();
         if let Some(ratio) = self.postrider {
             targets.push(format!("Postrider: {ratio:.2} of it"));
+        }
+        if self.refused > 0 {
+            targets.push(format!("{} requests refused and sent again", self.refused));
         }
         let milliseconds =
             |value: Option<f64>| value.map_or(String::new(), |ms| format!("{ms:.2}"));
