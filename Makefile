@@ -40,7 +40,7 @@ fuzz: setup ## fuzz the contract: schemathesis over the OpenAPI document, three 
 model: setup ## a queue's whole life against a model: a minute, or ARGS="--minutes 30 --seed 7"
 	POSTRIDER_MODEL="$(ARGS)" cargo test --locked --test it model::the_whole -- --nocapture
 
-bench: setup ## measure, beside what the machine allows; some twelve minutes and a release build
+bench: setup ## measure, beside what the machine allows; some nine minutes and a release build
 	cargo bench --locked --profile dist --bench bench $(if $(findstring --peer-rabbitmq,$(ARGS)),--features peer-rabbitmq) -- $(ARGS)
 
 bench-smoke: setup ## each line of the benchmark for an instant, to see that it works

@@ -71,10 +71,9 @@ impl Gateway {
         let started = Instant::now();
         loop {
             if let Ok(mut connection) = Connection::open(&self.address).await
-                && let Ok(answer) = connection
+                && let Ok(200) = connection
                     .call(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     .await
-                && answer.status == 200
             {
                 return Ok(());
             }

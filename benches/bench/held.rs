@@ -13,7 +13,7 @@ impl Bench {
         let last = self.scale.held / 6;
         let gateway = Gateway::start().await?;
         lines::new_queue(&gateway).await?;
-        let free = lines::batches(&gateway, self.scale.free - last, last).await?;
+        let free = lines::batches(&gateway, self.scale.free, last).await?;
         self.add(Line::rate(what, &free));
         let (_, peak) = machine::memory_mib(gateway.pid);
         gateway.stop().await?;

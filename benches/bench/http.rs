@@ -30,12 +30,6 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
 }
 
-/// An answer.
-pub(crate) struct Answer<'a> {
-    pub(crate) status: u16,
-    pub(crate) body: &'a [u8],
-}
-
 /// A POST of JSON, as it goes over the wire.
 pub(crate) fn post(path: &str, json: &str) -> Vec<u8> {
     request("POST", path, "", json)
@@ -73,16 +67,12 @@ impl Connection {
         })
     }
 
-    /// Sends a request and reads its answer.
-    pub(crate) async fn call(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
-        let (status, body) = self.exchange(request).await?;
-        Ok(Answer {
-            status,
-            body: &self.buffer[body],
-        })
+    /// Sends a request and reads its answer, of which the status counts.
+    pub(crate) async fn call(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        Ok(self.exchange(request).await?.0)
     }
 
-    /// The status, and where in the buffer the body is.
+    /// The status of the answer, and where in the buffer its body is.
     async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<(u16, Range<usize>)> {
         self.stream.write_all(request).await?;
         let mut filled = 0;

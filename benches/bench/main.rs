@@ -69,10 +69,10 @@ pub(crate) struct Scale {
     pub(crate) warm_up: Duration,
     pub(crate) line: Duration,
     latency: Duration,
-    /// At full speed without a held snapshot, and with one. What counts is the last
-    /// sixth of the latter, and as much at the end of the former.
-    free: Duration,
+    /// At full speed under a held snapshot; the last sixth is what counts. And how long
+    /// without one before as much is measured.
     held: Duration,
+    free: Duration,
     backlog: usize,
     receivers: usize,
 }
@@ -82,8 +82,8 @@ impl Scale {
         warm_up: Duration::from_millis(1500),
         line: Duration::from_secs(5),
         latency: Duration::from_secs(10),
-        free: Duration::from_secs(20),
         held: Duration::from_mins(1),
+        free: Duration::from_secs(10),
         backlog: 2_000_000,
         receivers: 10_000,
     };
@@ -91,8 +91,8 @@ impl Scale {
         warm_up: Duration::from_millis(100),
         line: Duration::from_millis(500),
         latency: Duration::from_secs(1),
-        free: Duration::from_secs(2),
         held: Duration::from_secs(6),
+        free: Duration::from_secs(1),
         backlog: 10_000,
         receivers: 100,
     };

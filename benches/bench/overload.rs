@@ -160,7 +160,7 @@ impl Run {
             None => Connection::open(&self.address).await?,
         };
         // One that is refused unread is closed, perhaps before it is written.
-        let status = connection.call(&self.request).await.map(|a| a.status);
+        let status = connection.call(&self.request).await;
         let micros = u64::try_from(due.elapsed().as_micros())?;
         match status {
             Ok(201) => self.accepted.borrow_mut().saturating_record(micros),
